@@ -1,0 +1,1 @@
+"""Notebook views of traces: one selection, stepped in the browser."""

@@ -1,0 +1,509 @@
+"""A trace: what one rollout said and what the model did, on one token axis.
+
+A `Trace` holds named arrays (numpy, dims in `DIMS`), spans over the token axis, and provenance. It needs numpy
+only, so that a laptop without torch can open what a GPU captured.
+
+Alignment. ``logprobs``, ``entropy`` and ``top_*`` at token i describe the distribution that token i was *drawn
+from* (NaN at 0). Router, attention, lens and residual at i come from the forward that *read* token i, so the lens
+at i speaks of token i + 1.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from os import PathLike
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+__all__ = ["DIMS", "Attention", "Labelled", "Span", "Trace", "TraceError", "TraceView", "attention_rows"]
+
+DIMS: dict[str, tuple[str, ...]] = {
+    "token_ids": ("token",),
+    "logprobs": ("token",),
+    "entropy": ("token",),
+    "top_token_ids": ("token", "rank"),
+    "top_logprobs": ("token", "rank"),
+    "expert_indices": ("token", "layer", "top_k"),
+    "expert_weights": ("token", "layer", "top_k"),
+    "router_logits": ("token", "layer", "expert"),
+    "queries": ("layer", "head", "token", "d_head"),
+    "keys": ("layer", "kv_head", "token", "d_head"),
+    "sink_logits": ("layer", "head"),
+    "attention_logsumexp": ("token", "layer", "head"),
+    "lens_token_ids": ("token", "layer", "rank"),
+    "lens_logprobs": ("token", "layer", "rank"),
+    "residual": ("token", "layer", "d_model"),
+    # The text of every token id that occurs anywhere above, so that a trace can be read without its tokenizer.
+    "vocab_ids": ("vocab",),
+    "vocab_offsets": ("vocab_edge",),
+    "vocab_bytes": ("byte",),
+    "vocab_special": ("vocab",),
+}
+"""Every array a trace may hold, with the dims that are part of its type."""
+
+PATTERN_LIMIT_BYTES = 2 << 30
+
+
+class TraceError(ValueError):
+    """A trace, or a file that should be one, is not what was asked for."""
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """An array that knows its dims; ``np.asarray`` gives the values in the order of ``dims``.
+
+    ``coords`` names the positions of a dim where they are not 0, 1, 2…, such as the captured layers.
+    ``source`` says where the values come from: live, replay, imported, or a definition.
+    """
+
+    values: NDArray[Any]
+    dims: tuple[str, ...]
+    coords: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    source: str = ""
+
+    def __post_init__(self) -> None:
+        """Check that there is one dim per axis."""
+        if self.values.ndim != len(self.dims):
+            raise TraceError(f"expected {len(self.dims)} axes {self.dims}, got shape {self.values.shape}")
+
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
+        """Return the values, for numpy."""
+        return np.array(self.values, dtype=dtype, copy=copy)
+
+    def __getitem__(self, index: Any) -> Any:
+        """Index the values as numpy does, by position."""
+        return self.values[index]
+
+    def __len__(self) -> int:
+        """Return the length of the first dim."""
+        return len(self.values)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Lengths in the order of ``dims``."""
+        return self.values.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The stored dtype, which is the model's own where it comes from the model."""
+        return self.values.dtype
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Length of each dim by name."""
+        return dict(zip(self.dims, self.values.shape, strict=True))
+
+    def sel(self, **labels: int) -> "Labelled":
+        """Select one position of each named dim by its label, e.g. ``sel(layer=12, token=40)``.
+
+        Raises `TraceError` when a dim or label is not there.
+        """
+        result = self
+        for dim, label in labels.items():
+            result = result._sel_one(dim, label)
+        return result
+
+    def _sel_one(self, dim: str, label: int) -> "Labelled":
+        if dim not in self.dims:
+            raise TraceError(f"expected one of the dims {', '.join(self.dims)}, got {dim!r}")
+        axis = self.dims.index(dim)
+        labels = self.coords.get(dim, range(self.values.shape[axis]))
+        if label not in labels:
+            raise TraceError(f"{dim} {label} is not here. Expected one of {_ranges(labels)}.")
+        rest = tuple(d for d in self.dims if d != dim)
+        coords = {d: c for d, c in self.coords.items() if d != dim}
+        return Labelled(self.values.take(labels.index(label), axis), rest, coords, self.source)
+
+
+class Attention(NamedTuple):
+    """Attention of some heads and query rows of one layer, float32.
+
+    Rows of ``pattern`` sum to ``1 - sink_mass``: the sink has no value vector and is not a token.
+    """
+
+    pattern: Labelled
+    """[head, query, key]"""
+    sink_mass: Labelled | None
+    """[head, query]; None in families without sinks"""
+
+
+@dataclass(frozen=True)
+class Span:
+    """A stretch ``[start, stop)`` of the token axis: a message or a sentence.
+
+    For a message, ``start`` is its first header token and ``content_start`` its first content token; ``stop``
+    includes the closing token. For a sentence the two starts are equal.
+    """
+
+    start: int
+    stop: int
+    content_start: int
+    kind: str
+    """message | sentence"""
+    role: str
+    """system, developer, user, assistant, or a tool's name"""
+    channel: str | None = None
+    """analysis, commentary, final; None where the format has none"""
+    recipient: str | None = None
+    content_type: str | None = None
+    malformed: str | None = None
+    """why the message breaks the format; None when it is well formed"""
+
+    def __len__(self) -> int:
+        """Return the number of tokens."""
+        return self.stop - self.start
+
+
+@dataclass(frozen=True, eq=False)
+class Trace:
+    """One rollout: arrays on one token axis, spans, provenance.
+
+    Args:
+        arrays: name → array with the dims of `DIMS`. What was not captured is absent, never zero.
+        spans: messages and the sentences within them, in order.
+        meta: JSON-able facts. Required: ``num_prompt_tokens``. Used where present: ``layers`` (array name →
+            captured layer numbers), ``sources`` (array name → live | replay | imported), ``attention``
+            (``scale`` and ``windows``, one per layer of the model, None = full), ``provenance``, ``question``,
+            ``truncated`` (why the rollout was cut), ``near_tie`` (ε of the routing margin).
+
+    Raises:
+        TraceError: unknown array names, wrong dims, or lengths that disagree.
+    """
+
+    arrays: Mapping[str, NDArray[Any]]
+    spans: tuple[Span, ...]
+    meta: Mapping[str, Any]
+
+    def __post_init__(self) -> None:
+        """Check names, dims and lengths once, so that nobody downstream has to."""
+        _check(self.arrays, self.meta)
+        for span in self.spans:
+            if not 0 <= span.start <= span.content_start <= span.stop <= len(self):
+                raise TraceError(f"span {span} is outside the {len(self)} tokens of the trace")
+
+    def __len__(self) -> int:
+        """Return the number of tokens, prompt and completion."""
+        return len(self.arrays["token_ids"])
+
+    def __repr__(self) -> str:
+        """Say in one line what was captured of what."""
+        model = self.provenance.get("model", "unknown model")
+        tokens = f"{self.num_prompt_tokens} + {len(self) - self.num_prompt_tokens} tokens"
+        return f"<Trace of {model}: {tokens}; {', '.join(self.captured)}>"
+
+    @property
+    def captured(self) -> tuple[str, ...]:
+        """Names of the arrays that are here."""
+        return tuple(name for name in DIMS if name in self.arrays and not name.startswith("vocab_"))
+
+    def has(self, name: str, layer: int | None = None) -> bool:
+        """Say whether an array (of a layer) was captured."""
+        return name in self.arrays and (layer is None or layer in self.layers(name))
+
+    def array(self, name: str) -> Labelled:
+        """Return an array with its dims. Raises `TraceError` when it was not captured."""
+        if name not in self.arrays:
+            known = ", ".join(self.captured)
+            raise TraceError(f"{name} is not in this trace. Captured: {known}.")
+        dims = DIMS[name]
+        coords = {"layer": self.layers(name)} if "layer" in dims else {}
+        return Labelled(self.arrays[name], dims, coords, self.source(name))
+
+    def __getattr__(self, name: str) -> Labelled:
+        """Give every array of `DIMS` as an attribute: ``trace.expert_indices``."""
+        if name in DIMS:
+            return self.array(name)
+        raise AttributeError(f"a Trace has no attribute {name!r}; arrays: {', '.join(DIMS)}")
+
+    def layers(self, name: str) -> tuple[int, ...]:
+        """Return the layer numbers an array was captured for, in its order."""
+        recorded = self.meta.get("layers", {}).get(name)
+        if recorded is not None:
+            return tuple(recorded)
+        return tuple(range(self.arrays[name].shape[DIMS[name].index("layer")]))
+
+    def source(self, name: str) -> str:
+        """Return live, replay or imported; empty when it was not recorded."""
+        return str(self.meta.get("sources", {}).get(name, ""))
+
+    @property
+    def num_prompt_tokens(self) -> int:
+        """How many of the tokens are the prompt."""
+        return int(self.meta["num_prompt_tokens"])
+
+    @property
+    def provenance(self) -> Mapping[str, Any]:
+        """Model, revision, weights hash, dtype, device, seams, sampling, versions, time."""
+        provenance: Mapping[str, Any] = self.meta.get("provenance", {})
+        return provenance
+
+    @property
+    def messages(self) -> tuple[Span, ...]:
+        """The message spans, in order."""
+        return tuple(span for span in self.spans if span.kind == "message")
+
+    @property
+    def sentences(self) -> tuple[Span, ...]:
+        """The sentence spans, in order."""
+        return tuple(span for span in self.spans if span.kind == "sentence")
+
+    def span_at(self, token: int, kind: str = "message") -> Span | None:
+        """Return the message or sentence that holds a token."""
+        return next((s for s in self.spans if s.kind == kind and s.start <= token < s.stop), None)
+
+    def token_bytes(self, token_id: int) -> bytes:
+        """Return the bytes of a token id that occurs in this trace. Raises `TraceError` for any other."""
+        ids = self.arrays.get("vocab_ids")
+        at = -1 if ids is None else int(np.searchsorted(ids, token_id))
+        if ids is None or at >= len(ids) or ids[at] != token_id:
+            raise TraceError(f"token id {token_id} does not occur in this trace, so its text was not kept")
+        start, stop = self.arrays["vocab_offsets"][at : at + 2]
+        return self.arrays["vocab_bytes"][start:stop].tobytes()
+
+    def token_text(self, token: int) -> str:
+        """Return the text of the token at a position; bytes that are no whole character become U+FFFD."""
+        return self.token_bytes(int(self.arrays["token_ids"][token])).decode("utf-8", "replace")
+
+    def text(self, start: int = 0, stop: int | None = None) -> str:
+        """Return the text of the tokens ``[start, stop)``, special tokens included."""
+        ids = self.arrays["token_ids"][start:stop]
+        return b"".join(self.token_bytes(int(i)) for i in ids).decode("utf-8", "replace")
+
+    def content(self, span: Span) -> str:
+        """Return the text of a span without its header and closing token."""
+        stop = span.stop
+        while stop > span.content_start and self.is_special(stop - 1):
+            stop -= 1
+        return self.text(span.content_start, stop)
+
+    def is_special(self, token: int) -> bool:
+        """Say whether the token at a position is one of the format's own, such as ``<|end|>``."""
+        at = np.searchsorted(self.arrays["vocab_ids"], self.arrays["token_ids"][token])
+        return bool(self.arrays["vocab_special"][at])
+
+    def channel_text(self, channel: str) -> str:
+        """Return the completion's text on a channel, messages joined by a newline."""
+        spans = (m for m in self.messages if m.channel == channel and m.stop > self.num_prompt_tokens)
+        return "\n".join(self.content(m) for m in spans)
+
+    @property
+    def final_text(self) -> str:
+        """The answer: the completion's final channel."""
+        return self.channel_text("final")
+
+    @property
+    def analysis_text(self) -> str:
+        """The raw chain of thought: the completion's analysis channel."""
+        return self.channel_text("analysis")
+
+    def __getitem__(self, index: "int | slice | Span") -> "TraceView":
+        """Return a view of a token, a slice of tokens, or a span, that knows its place in the whole."""
+        if isinstance(index, Span):
+            return TraceView(self, index.start, index.stop)
+        if isinstance(index, slice):
+            start, stop, step = index.indices(len(self))
+            if step != 1:
+                raise TraceError(f"expected a slice of consecutive tokens, got step {step}")
+            return TraceView(self, start, max(start, stop))
+        token = index + len(self) if index < 0 else index
+        if not 0 <= token < len(self):
+            raise IndexError(f"expected a token below {len(self)}, got {index}")
+        return TraceView(self, token, token + 1)
+
+    def __iter__(self) -> Iterator["TraceView"]:
+        """Step through the tokens."""
+        return (self[i] for i in range(len(self)))
+
+    def attention(self, layer: int, head: int | None = None, rows: slice | Iterable[int] | None = None) -> Attention:
+        """Compute attention exactly from the captured queries, keys and sink logits.
+
+        Args:
+            layer: a captured layer.
+            head: one head, or None for all.
+            rows: query tokens, or None for all.
+
+        Returns:
+            `Attention`: pattern [head, query, key] and sink mass [head, query], float32. The softmax runs over
+            ``[q·kᵀ·scale + mask, sink]`` and the sink column is dropped (gpt-oss `sdpa` in openai/gpt-oss).
+
+        Raises:
+            TraceError: the layer was not captured, the head does not exist, or the result exceeds 2 GB.
+        """
+        at = self._attention_layer(layer)
+        num_heads = self.arrays["queries"].shape[1]
+        if head is not None and not 0 <= head < num_heads:
+            raise TraceError(f"expected a head below {num_heads}, got {head}")
+        query_rows = _rows(rows, len(self))
+        heads = np.arange(num_heads) if head is None else np.array([head])
+        _check_pattern_size(len(heads), len(query_rows), len(self))
+        group = num_heads // self.arrays["keys"].shape[1]
+        sinks = self.arrays.get("sink_logits")
+        pattern, sink_mass = attention_rows(
+            self.arrays["queries"][at, heads],
+            self.arrays["keys"][at, heads // group],
+            None if sinks is None else sinks[self.layers("sink_logits").index(layer), heads],
+            scale=self.meta["attention"]["scale"],
+            window=self.meta["attention"]["windows"][layer],
+            rows=query_rows,
+        )
+        labels = {"head": tuple(heads.tolist()), "query": tuple(query_rows.tolist())}
+        source = f"computed from {self.source('queries') or 'captured'} queries and keys, float32"
+        mass = None if sink_mass is None else Labelled(sink_mass, ("head", "query"), labels, source)
+        return Attention(Labelled(pattern, ("head", "query", "key"), labels, source), mass)
+
+    def _attention_layer(self, layer: int) -> int:
+        captured = self.layers("queries") if "queries" in self.arrays else ()
+        if layer in captured:
+            return captured.index(layer)
+        raise TraceError(
+            f"Attention of layer {layer} is not in this trace. Expected a captured layer, got {layer}. "
+            f"Captured: {_ranges(captured) or 'none'}. Capture again with capture=CaptureSpec(attention=[{layer}])."
+        )
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write the trace to one ``.safetensors`` file; see `workbench.trace_file`."""
+        from workbench.trace_file import save_trace  # the file format sits downstream of the trace
+
+        save_trace(self, path)
+
+
+@dataclass(frozen=True, eq=False)
+class TraceView:
+    """Consecutive tokens ``[start, stop)`` of a trace; arrays are those rows, positions stay those of the whole."""
+
+    trace: Trace
+    start: int
+    stop: int
+
+    def __len__(self) -> int:
+        """Return the number of tokens in view."""
+        return self.stop - self.start
+
+    def array(self, name: str) -> Labelled:
+        """Return the rows of an array that belong to the tokens in view."""
+        whole = self.trace.array(name)
+        if "token" not in whole.dims:
+            return whole
+        rows = [slice(None)] * len(whole.dims)
+        rows[whole.dims.index("token")] = slice(self.start, self.stop)
+        coords = {**whole.coords, "token": tuple(range(self.start, self.stop))}
+        return Labelled(whole.values[tuple(rows)], whole.dims, coords, whole.source)
+
+    def __getattr__(self, name: str) -> Labelled:
+        """Give every array of `DIMS` as an attribute, restricted to the tokens in view."""
+        if name in DIMS:
+            return self.array(name)
+        raise AttributeError(f"a TraceView has no attribute {name!r}; arrays: {', '.join(DIMS)}")
+
+    @property
+    def text(self) -> str:
+        """The text of the tokens in view."""
+        return self.trace.text(self.start, self.stop)
+
+    @property
+    def spans(self) -> tuple[Span, ...]:
+        """The spans that overlap the view, uncut, in positions of the whole."""
+        return tuple(s for s in self.trace.spans if s.start < self.stop and s.stop > self.start)
+
+    def attention(self, layer: int, head: int | None = None) -> Attention:
+        """Compute attention from the tokens in view to every token of the whole trace."""
+        return self.trace.attention(layer, head, slice(self.start, self.stop))
+
+
+def attention_rows(
+    queries: NDArray[Any],
+    keys: NDArray[Any],
+    sink_logits: NDArray[Any] | None,
+    *,
+    scale: float,
+    window: int | None = None,
+    rows: NDArray[np.int64] | None = None,
+) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+    """Compute rows of causal attention, the sink included, in float32.
+
+    Args:
+        queries: [head, token, d_head], after RoPE.
+        keys: [kv_head, token, d_head]; heads share keys in consecutive groups (grouped-query attention).
+        sink_logits: [head], or None in families without sinks.
+        scale: usually ``d_head ** -0.5``.
+        window: tokens a row sees, itself included; None sees all before it.
+        rows: query tokens; None = all.
+
+    Returns:
+        pattern [head, row, key] whose rows sum to ``1 - sink_mass``; sink_mass [head, row] or None.
+    """
+    num_tokens = queries.shape[1]
+    rows = np.arange(num_tokens) if rows is None else np.asarray(rows)
+    group = queries.shape[0] // keys.shape[0]
+    q = queries[:, rows].astype(np.float32)
+    k = np.repeat(keys.astype(np.float32), group, axis=0)
+    scores = np.matmul(q, k.transpose(0, 2, 1)) * np.float32(scale)
+    distance = rows[:, None] - np.arange(num_tokens)
+    hidden = (distance < 0) if window is None else (distance < 0) | (distance >= window)
+    scores[:, hidden] = -np.inf
+    top = scores.max(axis=-1, keepdims=True)
+    if sink_logits is None:
+        weights = np.exp(scores - top)
+        return weights / weights.sum(axis=-1, keepdims=True), None
+    sink = np.broadcast_to(sink_logits.astype(np.float32)[:, None, None], top.shape)
+    top = np.maximum(top, sink)
+    weights, sink_weight = np.exp(scores - top), np.exp(sink - top)
+    total = weights.sum(axis=-1, keepdims=True) + sink_weight
+    return weights / total, (sink_weight / total)[..., 0]
+
+
+def _check(arrays: Mapping[str, NDArray[Any]], meta: Mapping[str, Any]) -> None:
+    unknown = sorted(set(arrays) - set(DIMS))
+    if unknown:
+        raise TraceError(f"unknown arrays {', '.join(unknown)}; a trace may hold {', '.join(DIMS)}")
+    if "token_ids" not in arrays:
+        raise TraceError("a trace needs token_ids [token]")
+    sizes: dict[tuple[str, str], int] = {}
+    for name, array in arrays.items():
+        if array.ndim != len(DIMS[name]):
+            raise TraceError(f"{name}: expected dims {DIMS[name]}, got shape {array.shape}")
+        for dim, size in zip(DIMS[name], array.shape, strict=True):
+            # Each array is captured for the layers asked for, and keeps as many ranks as asked for.
+            key = (dim, name if dim in ("layer", "rank") else "")
+            if sizes.setdefault(key, size) != size:
+                raise TraceError(f"{name}: expected {sizes[key]} along {dim}, got {size}")
+    prompt = meta.get("num_prompt_tokens")
+    if not isinstance(prompt, int) or not 0 <= prompt <= len(arrays["token_ids"]):
+        raise TraceError(f"expected num_prompt_tokens within {len(arrays['token_ids'])} tokens, got {prompt!r}")
+    for name, layers in meta.get("layers", {}).items():
+        if name in arrays and len(layers) != arrays[name].shape[DIMS[name].index("layer")]:
+            raise TraceError(f"{name}: {len(layers)} layer numbers for shape {arrays[name].shape}")
+
+
+def _rows(rows: slice | Iterable[int] | None, num_tokens: int) -> NDArray[np.int64]:
+    every = np.arange(num_tokens)
+    if rows is None:
+        return every
+    if isinstance(rows, slice):
+        return every[rows]
+    chosen = np.asarray(list(rows), dtype=np.int64)
+    outside = chosen[(chosen < 0) | (chosen >= num_tokens)]
+    if outside.size:
+        raise TraceError(f"expected rows within 0–{num_tokens - 1}, got {int(outside[0])}")
+    return chosen
+
+
+def _check_pattern_size(heads: int, rows: int, tokens: int) -> None:
+    size = 4 * heads * rows * tokens
+    if size > PATTERN_LIMIT_BYTES:
+        raise TraceError(
+            f"attention of {heads} heads x {rows} rows x {tokens} keys would take {size / 2**30:.1f} GB, "
+            f"over the limit of {PATTERN_LIMIT_BYTES / 2**30:.0f} GB; pass head= or fewer rows="
+        )
+
+
+def _ranges(numbers: Iterable[int]) -> str:
+    """Write 0, 1, 2, 5 as ``0–2, 5``."""
+    runs: list[list[int]] = []
+    for n in numbers:
+        if runs and n == runs[-1][-1] + 1:
+            runs[-1].append(n)
+        else:
+            runs.append([n])
+    return ", ".join(str(r[0]) if len(r) == 1 else f"{r[0]}–{r[-1]}" for r in runs)
