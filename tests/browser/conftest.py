@@ -1,0 +1,96 @@
+"""Fixtures for tests in a real JupyterLab in a real Chromium, from the interpreter that runs the tests.
+
+    def test_it(lab_notebook):
+        nb = lab_notebook(["from widgets import X", "x = X(); x"])     # written, opened, kernel idle, Run All, done
+        nb.page.locator(".some-class").click()                         # Playwright's page
+        nb.page.keyboard.press("ArrowRight")
+        assert nb.evaluate("x.token") == 1           # a Python expression in the kernel
+        nb.execute("x.token = 12")           # a statement in the kernel; returns what it printed
+        nb.set_theme("dark"); nb.screenshot("x_dark", of=nb.cell_output(1))
+        assert nb.heard.console_errors == [] and nb.heard.page_errors == [] and nb.heard.dialogs == []
+
+`lab_notebook(cells, theme="light", width=1440, height=900, run=True)`; `run=False` leaves Run All to the test
+(`nb.run_all(wait=False)`, later `nb.wait_until_done()`). `cells` may also be the path of an existing notebook, which
+is copied. A cell that raises fails the test with the error's text. When a test ends, the fixture asserts that no
+request left 127.0.0.1. `lab_server.root` is the folder that kernels run in, for files that a notebook should find.
+Missing Chromium is an error, never a skip.
+"""
+
+import re
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+from lab import Heard, LabNotebook, LabServer, OpenNotebook, start_lab, write_notebook
+from playwright.sync_api import Browser, sync_playwright
+
+CHROMIUM_ARGUMENTS = [
+    "--no-sandbox",  # Chromium refuses to run as root with it, and CI containers do
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+def find_chromium() -> str:
+    """Return the path of Chromium or of a browser built from it, or fail saying how to get one."""
+    for name in ("chromium", "chromium-browser", "google-chrome", "chrome"):
+        if path := shutil.which(name):
+            return path
+    raise AssertionError(
+        "the browser tests need Chromium and found none on PATH. "
+        "Debian, Ubuntu: sudo apt-get install chromium. macOS: brew install --cask chromium."
+    )
+
+
+# Package scope, not session: Playwright keeps an event loop running in the main thread while it is open.
+@pytest.fixture(scope="package")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=find_chromium(), args=CHROMIUM_ARGUMENTS)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture(scope="package")
+def lab_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LabServer]:
+    server = start_lab(tmp_path_factory.mktemp("lab"))
+    try:
+        server.wait_until_up()
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest.fixture
+def lab_notebook(lab_server: LabServer, browser: Browser, request: pytest.FixtureRequest) -> Iterator[OpenNotebook]:
+    """Open notebooks in JupyterLab; see the docstring of this file."""
+    opened: list[LabNotebook] = []
+
+    def open_notebook(
+        cells: Sequence[str] | Path, theme: str = "light", width: int = 1440, height: int = 900, run: bool = True
+    ) -> LabNotebook:
+        path = lab_server.root / f"{re.sub(r'[^A-Za-z0-9_]+', '-', request.node.name)}-{len(opened)}.ipynb"
+        if isinstance(cells, Path):
+            shutil.copy(cells, path)
+        else:
+            write_notebook(path, cells)
+        context = browser.new_context(viewport={"width": width, "height": height})
+        page = context.new_page()
+        heard = Heard()
+        heard.listen(context, page)
+        notebook = LabNotebook(lab_server, page, heard, path)
+        opened.append(notebook)
+        notebook.open(theme)
+        if run:
+            notebook.run_all()
+        return notebook
+
+    yield open_notebook
+    for notebook in opened:
+        notebook.close()
+        notebook.page.context.close()
+    foreign = [url for notebook in opened for url in notebook.heard.foreign_requests()]
+    assert not foreign, f"requests left this machine: {foreign}"
