@@ -4,8 +4,8 @@
         nb = lab_notebook(["from widgets import X", "x = X(); x"])     # written, opened, kernel idle, Run All, done
         nb.page.locator(".some-class").click()                         # Playwright's page
         nb.page.keyboard.press("ArrowRight")
-        assert nb.evaluate("x.token") == 1           # a Python expression in the kernel
-        nb.execute("x.token = 12")           # a statement in the kernel; returns what it printed
+        assert nb.evaluate("x.token") == 1                             # a Python expression in the kernel
+        nb.execute("x.token = 12")                                     # a statement in the kernel
         nb.set_theme("dark"); nb.screenshot("x_dark", of=nb.cell_output(1))
         assert nb.heard.console_errors == [] and nb.heard.page_errors == [] and nb.heard.dialogs == []
 

@@ -182,7 +182,7 @@ class LabNotebook:
                 {PANEL}
                 const future = panel.sessionContext.session.kernel.requestExecute({{code, store_history: false}});
                 let text = '';
-                future.onIOPub = ({{header, content}}) => {{ if (header.msg_type === 'stream') text += content.text; }};
+                future.onIOPub = message => {{ text += message.content.name === "stdout" ? message.content.text : ""; }};
                 const {{content}} = await future.done;
                 return {{text, error: content.status === 'error' ? content.ename + ': ' + content.evalue : null}};
             }}""",
@@ -217,7 +217,7 @@ class LabNotebook:
 
 def write_notebook(path: Path, cells: Sequence[str]) -> Path:
     """Write a notebook of code cells."""
-    blank = {"cell_type": "code", "metadata": {}, "execution_count": None, "outputs": []}
+    blank: dict[str, Any] = {"cell_type": "code", "metadata": {}, "execution_count": None, "outputs": []}
     sources = [blank | {"id": f"cell{i}", "source": source} for i, source in enumerate(cells)]
     kernel = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}
     path.write_text(json.dumps({"cells": sources, "metadata": kernel, "nbformat": 4, "nbformat_minor": 5}))
