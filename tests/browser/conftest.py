@@ -23,7 +23,7 @@ from pathlib import Path
 
 import pytest
 from lab import Heard, LabNotebook, LabServer, OpenNotebook, start_lab, write_notebook
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, Playwright, sync_playwright
 
 CHROMIUM_ARGUMENTS = [
     "--no-sandbox",  # Chromium refuses to run as root with it, and CI containers do
@@ -34,14 +34,16 @@ CHROMIUM_ARGUMENTS = [
 ]
 
 
-def find_chromium() -> str:
-    """Return the path of Chromium or of a browser built from it, or fail saying how to get one."""
+def find_chromium(playwright: Playwright) -> str:
+    """Return the path of the system's Chromium, or Playwright's own, or fail saying how to get one."""
     for name in ("chromium", "chromium-browser", "google-chrome", "chrome"):
         if path := shutil.which(name):
             return path
+    if Path(playwright.chromium.executable_path).is_file():
+        return playwright.chromium.executable_path
     raise AssertionError(
         "the browser tests need Chromium and found none on PATH. "
-        "Debian, Ubuntu: sudo apt-get install chromium. macOS: brew install --cask chromium."
+        "Debian: sudo apt-get install chromium. Elsewhere: python -m playwright install chromium."
     )
 
 
@@ -49,7 +51,7 @@ def find_chromium() -> str:
 @pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
     with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=find_chromium(), args=CHROMIUM_ARGUMENTS)
+        chromium = playwright.chromium.launch(executable_path=find_chromium(playwright), args=CHROMIUM_ARGUMENTS)
         yield chromium
         chromium.close()
 

@@ -182,7 +182,7 @@ class LabNotebook:
                 {PANEL}
                 const future = panel.sessionContext.session.kernel.requestExecute({{code, store_history: false}});
                 let text = '';
-                future.onIOPub = message => {{ text += message.content.name === "stdout" ? message.content.text : ""; }};
+                future.onIOPub = message => {{ if (message.content.name === "stdout") text += message.content.text; }};
                 const {{content}} = await future.done;
                 return {{text, error: content.status === 'error' ? content.ename + ': ' + content.evalue : null}};
             }}""",
