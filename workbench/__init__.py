@@ -1,1 +1,57 @@
 """MoE Workbench: see what a mixture-of-experts language model routes, attends to and thinks, token by token."""
+
+from importlib import import_module
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from workbench.capturing import CaptureSpec, capture, replay
+    from workbench.families import ModelError
+    from workbench.harmony import HarmonyError
+    from workbench.model import Model, load
+    from workbench.trace import Span, Trace, TraceError
+    from workbench.trace_file import open_trace
+
+__all__ = [
+    "CaptureSpec",
+    "HarmonyError",
+    "Model",
+    "ModelError",
+    "Span",
+    "Trace",
+    "TraceError",
+    "capture",
+    "load",
+    "open_trace",
+    "replay",
+]
+
+__version__ = version("moe-workbench")
+
+# Names are looked up at first use: opening a trace must not wait for torch. No module may be named as a function
+# here is (hence `capturing`): importing it would put the module in the function's place.
+_HOME = {
+    "CaptureSpec": "capturing",
+    "HarmonyError": "harmony",
+    "Model": "model",
+    "ModelError": "families",
+    "Span": "trace",
+    "Trace": "trace",
+    "TraceError": "trace",
+    "capture": "capturing",
+    "load": "model",
+    "open_trace": "trace_file",
+    "replay": "capturing",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"workbench has no {name!r}; it has {', '.join(__all__)}")
+    value = getattr(import_module(f"workbench.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

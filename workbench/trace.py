@@ -11,6 +11,7 @@ at i speaks of token i + 1.
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from os import PathLike
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -166,6 +167,7 @@ class Trace:
             captured layer numbers), ``sources`` (array name → live | replay | imported), ``attention``
             (``scale`` and ``windows``, one per layer of the model, None = full), ``provenance``, ``question``,
             ``truncated`` (why the rollout was cut), ``near_tie`` (ε of the routing margin).
+        path: the file it was opened from or last saved to.
 
     Raises:
         TraceError: unknown array names, wrong dims, or lengths that disagree.
@@ -174,6 +176,7 @@ class Trace:
     arrays: Mapping[str, NDArray[Any]]
     spans: tuple[Span, ...]
     meta: Mapping[str, Any]
+    path: Path | None = None
 
     def __post_init__(self) -> None:
         """Check names, dims and lengths once, so that nobody downstream has to."""
@@ -366,6 +369,7 @@ class Trace:
         from workbench.trace_file import save_trace  # the file format sits downstream of the trace
 
         save_trace(self, path)
+        object.__setattr__(self, "path", Path(path))
 
 
 @dataclass(frozen=True, eq=False)

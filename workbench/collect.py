@@ -1,0 +1,219 @@
+"""Turn what the hooks saw into the arrays of a trace, a stretch of forwards at a time."""
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from workbench.hooks import WHOLE, HookPlan, Key, Recorder
+from workbench.model import Model
+from workbench.trace import DIMS
+
+__all__ = ["Collector", "row_logsumexp"]
+
+LOGITS_BLOCK_BYTES = 64 << 20
+
+
+class Collector:
+    """Collects rows, one per token read, from a `Recorder`.
+
+    `flush` is all or nothing: an interrupt inside it leaves the rows collected so far consistent.
+
+    Args:
+        model: whose hooks these are.
+        plan: what is hooked.
+        recorder: where the hooks keep their references.
+        ranks: how many alternatives and lens predictions to keep per row.
+        wanted: names of the trace's arrays to build.
+    """
+
+    def __init__(
+        self, model: Model, plan: HookPlan, recorder: Recorder, ranks: dict[str, int], wanted: frozenset[str]
+    ) -> None:
+        """Start with no rows."""
+        self.model, self.plan, self.recorder, self.ranks, self.wanted = model, plan, recorder, ranks, wanted
+        self.rows = 0
+        self._chunks: dict[str, list[NDArray[Any]]] = {}
+        self._keys: dict[int, Tensor] = {}
+
+    def flush(self, token_ids: Sequence[int]) -> None:
+        """Collect the rows of every completed forward.
+
+        Args:
+            token_ids: the sequence so far; it must reach one past the last row read, except at the very end.
+        """
+        # The logits hook is the last to fire, so it counts the forwards that completed.
+        forwards = len(self.recorder.seen.get(("logits", WHOLE), ()))
+        if not forwards:
+            return
+        seen = {key: tensors[:forwards] for key, tensors in self.recorder.seen.items()}
+        self.recorder.paused = True
+        try:
+            rows = sum(len(t) for t in seen[("final", WHOLE)])
+            targets = list(token_ids[self.rows + 1 : self.rows + rows + 1])
+            found = self._statistics(seen, targets) | self._router(seen) | self._residual(seen)
+            attention, keys = self._attention(seen)
+            found |= attention
+        finally:
+            self.recorder.paused = False
+        self.recorder.take()
+        self._keys = keys
+        self.rows += rows
+        for name, tensor in found.items():
+            if name in self.wanted:
+                self._chunks.setdefault(name, []).append(_to_numpy(tensor))
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Return the collected arrays with the dims and dtypes of a trace."""
+        found = {n: np.concatenate(chunks, axis=DIMS[n].index("token")) for n, chunks in self._chunks.items()}
+        for name in ("logprobs", "entropy", "top_logprobs", "top_token_ids"):
+            if name in found:
+                found[name] = _shift(found[name], self.rows)
+        if "expert_indices" in found:
+            small = self.model.num_experts <= 256
+            found["expert_indices"] = found["expert_indices"].astype(np.uint8 if small else np.uint16)
+        sinks = [self.model.sink_logits(layer) for layer in self.plan.attention]
+        if sinks and all(s is not None for s in sinks):
+            found["sink_logits"] = np.stack([_to_numpy(s) for s in sinks if s is not None])
+        return found
+
+    def _router(self, seen: dict[Key, list[Tensor]]) -> dict[str, Tensor]:
+        layers = self.plan.router
+        names = ("router_logits", "expert_indices", "expert_weights") if layers else ()
+        return {name: torch.stack([torch.cat(seen[(name, i)]) for i in layers], dim=1) for name in names}
+
+    def _statistics(self, seen: dict[Key, list[Tensor]], targets: list[int]) -> dict[str, Tensor]:
+        """Describe the distribution after each row that a token was drawn from: one entry per target."""
+        parts: list[dict[str, Tensor]] = []
+        done = 0
+        for logits in self._logits(seen):
+            chosen = targets[done : done + len(logits)]
+            if chosen:
+                parts.append(self._describe(logits[: len(chosen)].float(), chosen))
+            done += len(logits)
+        return {name: torch.cat([p[name] for p in parts]) for name in parts[0]} if parts else {}
+
+    def _describe(self, logits: Tensor, chosen: list[int]) -> dict[str, Tensor]:
+        logprobs = torch.log_softmax(logits, dim=-1)
+        target = torch.tensor(chosen, device=logprobs.device)[:, None]
+        top, top_ids = logprobs.topk(self.ranks["top"], dim=-1)
+        return {
+            "logprobs": logprobs.gather(1, target)[:, 0],
+            "entropy": torch.special.entr(logprobs.exp()).sum(-1),
+            "top_logprobs": top.half(),
+            "top_token_ids": top_ids.int(),
+        }
+
+    def _logits(self, seen: dict[Key, list[Tensor]]) -> Iterator[Tensor]:
+        """Yield logits [row, vocabulary] in blocks: the model's own where it made them, else unembedded here.
+
+        Generation makes only the last row's logits when it reads the prompt.
+        """
+        head = self.model.hf.get_submodule(self.model.family.unembed)
+        for final, own in zip(seen[("final", WHOLE)], seen[("logits", WHOLE)], strict=True):
+            for rows in torch.split(final[: len(final) - len(own)], self._block(own.shape[-1])):
+                yield head(rows)
+            yield own
+
+    def _residual(self, seen: dict[Key, list[Tensor]]) -> dict[str, Tensor]:
+        if not self.plan.residual:
+            return {}
+        residual = torch.stack([torch.cat(seen[("residual", i)]) for i in self.plan.residual], dim=1)
+        found = {"residual": residual}
+        if "lens_token_ids" in self.wanted:
+            found |= self._lens(residual)
+        return found
+
+    def _lens(self, residual: Tensor) -> dict[str, Tensor]:
+        """Read every layer's residual [row, layer, d_model] as a prediction of the next token."""
+        block = self._block(residual.shape[1] * int(self.model.config.vocab_size))
+        tops = [
+            torch.log_softmax(self.model.unembed(rows).float(), dim=-1).topk(self.ranks["lens"], dim=-1)
+            for rows in torch.split(residual, block)
+        ]
+        logprobs, ids = torch.cat([t.values for t in tops]), torch.cat([t.indices for t in tops])
+        return {"lens_token_ids": ids.int(), "lens_logprobs": logprobs.half()}
+
+    def _attention(self, seen: dict[Key, list[Tensor]]) -> tuple[dict[str, Tensor], dict[int, Tensor]]:
+        """Rotate queries and keys as the model does; return them with each row's log-sum-exp, and the keys to keep."""
+        if not self.plan.attention:
+            return {}, {}
+        model = self.model
+        cos, sin = (torch.cat(seen[(name, WHOLE)])[None] for name in ("rotary_cos", "rotary_sin"))
+        rotate = _rotary_function(model)
+        queries, keys, sums, kept = [], [], [], {}
+        for layer in self.plan.attention:
+            q = torch.cat(seen[("queries", layer)]).view(1, -1, model.num_heads, model.d_head).transpose(1, 2)
+            k = torch.cat(seen[("keys", layer)]).view(1, -1, model.num_kv_heads, model.d_head).transpose(1, 2)
+            q, k = (x[0] for x in rotate(q, k, cos, sin))
+            past = torch.cat([self._keys[layer], k], dim=1) if layer in self._keys else k
+            window = model.windows[layer]
+            sums.append(row_logsumexp(q, past, model.sink_logits(layer), scale=model.attention_scale, window=window))
+            queries.append(q)
+            keys.append(k)
+            kept[layer] = past if window is None else past[:, max(0, past.shape[1] - window + 1) :]
+        found = {
+            "queries": torch.stack(queries),
+            "keys": torch.stack(keys),
+            "attention_logsumexp": torch.stack(sums, dim=1),
+        }
+        return found, kept
+
+    def _block(self, row_numbers: int) -> int:
+        return max(1, LOGITS_BLOCK_BYTES // (4 * row_numbers))
+
+
+def row_logsumexp(q: Tensor, k: Tensor, sinks: Tensor | None, *, scale: float, window: int | None) -> Tensor:
+    """Return the log-sum-exp of each row's attention scores, sink included, in float32.
+
+    Args:
+        q: [head, row, d_head], the last rows of the sequence.
+        k: [kv_head, key, d_head], ending at the last row; in a sliding layer the keys before the window may be gone.
+        sinks: [head] or None.
+        scale: factor of the scores.
+        window: tokens a row sees, itself included; None = all before it.
+
+    Returns:
+        [row, head], so that a weight is ``exp(score - logsumexp)``.
+    """
+    num_rows, num_keys, group = q.shape[1], k.shape[1], q.shape[0] // k.shape[0]
+    position = torch.arange(num_keys, device=q.device)
+    distance = position[num_keys - num_rows :, None] - position
+    hidden = (distance < 0) if window is None else (distance < 0) | (distance >= window)
+    sums = []
+    for kv_head in range(k.shape[0]):
+        heads = slice(kv_head * group, (kv_head + 1) * group)
+        scores = (q[heads].float() @ k[kv_head].float().T) * scale
+        scores.masked_fill_(hidden, -torch.inf)
+        if sinks is not None:
+            sink = sinks[heads].float()[:, None, None].expand(-1, num_rows, 1)
+            scores = torch.cat([scores, sink], dim=-1)
+        sums.append(scores.logsumexp(-1))
+    return torch.cat(sums).T.contiguous()
+
+
+def _rotary_function(model: Model) -> Callable[[Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """Return the modelling file's own ``apply_rotary_pos_emb``, so that the convention is the model's."""
+    rotate: Callable[..., tuple[Tensor, Tensor]] = sys.modules[
+        type(model.attention(0)).__module__
+    ].apply_rotary_pos_emb
+    return rotate
+
+
+def _to_numpy(tensor: Tensor) -> NDArray[Any]:
+    """Copy to numpy in the tensor's own dtype; bfloat16 comes from ml_dtypes."""
+    tensor = tensor.detach().cpu().contiguous()
+    if tensor.dtype == torch.bfloat16:
+        return tensor.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
+    return tensor.numpy()
+
+
+def _shift(values: NDArray[Any], rows: int) -> NDArray[Any]:
+    """Put what describes the draw of token i at i: one undefined row first (NaN; -1 for an id)."""
+    undefined = np.full((1, *values.shape[1:]), np.nan if values.dtype.kind == "f" else -1, dtype=values.dtype)
+    return np.concatenate([undefined, values])[:rows]

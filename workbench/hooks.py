@@ -1,0 +1,198 @@
+"""Hook points on a resident model: attach, check with one token, detach.
+
+Hooks only keep references to what the model computed. They never return anything (a returned value would replace
+the module's output), never synchronise with the device, and are removed when the context ends, however it ends.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.hooks import RemovableHandle
+
+from workbench.families import ModelError
+from workbench.model import Model
+
+__all__ = ["HookPlan", "Recorder", "attach"]
+
+Key = tuple[str, int]
+"""A hook point and its layer; points of the whole model have layer -1."""
+
+WHOLE = -1
+
+
+@dataclass(frozen=True)
+class HookPlan:
+    """Which layers to read at which hook point."""
+
+    router: Sequence[int] = ()
+    attention: Sequence[int] = ()
+    residual: Sequence[int] = ()
+    """layers whose output, resid_post, is read"""
+
+    def keys(self) -> set[Key]:
+        """Return every hook point that must fire once per forward."""
+        found = {("final", WHOLE), ("logits", WHOLE)}
+        for layer in self.router:
+            found |= {("router_logits", layer), ("expert_indices", layer), ("expert_weights", layer)}
+        for layer in self.attention:
+            found |= {("queries", layer), ("keys", layer)}
+        if self.attention:
+            found |= {("rotary_cos", WHOLE), ("rotary_sin", WHOLE)}
+        return found | {("residual", layer) for layer in self.residual}
+
+
+@dataclass
+class Recorder:
+    """What the hook points saw since the last `take`: references, one per forward, rows first.
+
+    Every tensor kept is [token, width] (``rotary_*``: [token, d_head / 2]).
+    """
+
+    seen: dict[Key, list[Tensor]] = field(default_factory=dict)
+    paused: bool = False
+    seams: dict[str, str] = field(default_factory=dict)
+    """hook point → where it was found, for the provenance"""
+
+    def keep(self, point: str, layer: int, tensor: Tensor) -> None:
+        """Keep a reference to the rows of a tensor [..., width]."""
+        if not self.paused:
+            self.seen.setdefault((point, layer), []).append(tensor.detach().reshape(-1, tensor.shape[-1]))
+
+    def take(self) -> dict[Key, list[Tensor]]:
+        """Return what was seen and start afresh."""
+        seen, self.seen = self.seen, {}
+        return seen
+
+
+@contextmanager
+def attach(model: Model, plan: HookPlan) -> Iterator[Recorder]:
+    """Attach the hooks of a plan, check them with one token, and detach them at the end.
+
+    The router is read from the router module's own output. Where a forward bypasses that module (native MXFP4,
+    MegaBlocks) its logits are recomputed from the input of the MLP with the router's weight and bias, which is
+    bit-equal where both exist.
+
+    Raises:
+        ModelError: a hook point did not fire once per layer, or a width is wrong; names the layer and the seam.
+    """
+    problems: list[str] = []
+    for seam in _ROUTER_SEAMS:
+        recorder = Recorder(seams={"router": seam.__name__.removeprefix("_router_from_")})
+        handles: list[RemovableHandle] = []
+        try:
+            handles += _attach_common(model, plan, recorder)
+            for layer in plan.router:
+                handles.append(seam(model, layer, recorder))
+            problem = _self_check(model, plan, recorder)
+            if problem is None:
+                yield recorder
+                return
+            problems.append(f"{recorder.seams['router']}: {problem}")
+        finally:
+            for handle in handles:
+                handle.remove()
+    raise ModelError(
+        f"the hooks did not see {model.name} as expected. " + "; ".join(problems) + ". If the model was compiled or "
+        "its kernels were replaced after loading, load it again and capture before that."
+    )
+
+
+def _router_from_module(model: Model, layer: int, recorder: Recorder) -> RemovableHandle:
+    """Read logits, weights and indices from the router module's output."""
+
+    def hook(_module: Any, _args: Any, output: Any) -> None:
+        logits, weights, indices = output
+        _keep_router(recorder, layer, logits, indices, weights)
+
+    path = model.family.router
+    return model.layers[layer].get_submodule(path).register_forward_hook(hook)
+
+
+def _router_from_mlp_input(model: Model, layer: int, recorder: Recorder) -> RemovableHandle:
+    """Recompute the router from what the MLP was given."""
+    family = model.family
+    router = model.layers[layer].get_submodule(family.router)
+    weight, bias = router.get_parameter("weight"), router.get_parameter("bias")
+
+    def hook(_module: Any, args: tuple[Any, ...]) -> None:
+        rows = args[0].reshape(-1, args[0].shape[-1])
+        logits = F.linear(rows, weight, bias)
+        indices, weights = family.route(logits, model.top_k)
+        _keep_router(recorder, layer, logits, indices, weights)
+
+    return model.layers[layer].get_submodule(family.mlp).register_forward_pre_hook(hook)
+
+
+_ROUTER_SEAMS = (_router_from_module, _router_from_mlp_input)
+
+
+def _keep_router(recorder: Recorder, layer: int, logits: Tensor, indices: Tensor, weights: Tensor) -> None:
+    recorder.keep("router_logits", layer, logits)
+    recorder.keep("expert_indices", layer, indices)
+    recorder.keep("expert_weights", layer, weights)
+
+
+def _attach_common(model: Model, plan: HookPlan, recorder: Recorder) -> list[RemovableHandle]:
+    """Attach everything but the router."""
+    family = model.family
+
+    def output_of(point: str, layer: int) -> Callable[[Any, Any, Any], None]:
+        def hook(_module: Any, _args: Any, output: Any) -> None:
+            recorder.keep(point, layer, output[0] if isinstance(output, tuple) else output)
+
+        return hook
+
+    def rotary(_module: Any, _args: Any, output: tuple[Tensor, Tensor]) -> None:
+        recorder.keep("rotary_cos", WHOLE, output[0])
+        recorder.keep("rotary_sin", WHOLE, output[1])
+
+    hf = model.hf
+    handles = [
+        hf.get_submodule(family.norm).register_forward_hook(output_of("final", WHOLE)),
+        hf.get_submodule(family.unembed).register_forward_hook(output_of("logits", WHOLE)),
+    ]
+    if plan.attention:
+        handles.append(hf.get_submodule(family.rotary).register_forward_hook(rotary))
+    for layer in plan.attention:
+        block = model.layers[layer]
+        handles.append(block.get_submodule(family.q_proj).register_forward_hook(output_of("queries", layer)))
+        handles.append(block.get_submodule(family.k_proj).register_forward_hook(output_of("keys", layer)))
+    for layer in plan.residual:
+        handles.append(model.layers[layer].register_forward_hook(output_of("residual", layer)))
+    return handles
+
+
+def _self_check(model: Model, plan: HookPlan, recorder: Recorder) -> str | None:
+    """Forward one token and say what a hook point did wrong, or None."""
+    token = torch.zeros((1, 1), dtype=torch.long, device=model.device)
+    with torch.no_grad():
+        model.hf(input_ids=token, use_cache=False)
+    seen = recorder.take()
+    expected_width = _widths(model)
+    for point, layer in sorted(plan.keys()):
+        where = point if layer == WHOLE else f"{point} of layer {layer}"
+        tensors = seen.get((point, layer), [])
+        if len(tensors) != 1:
+            return f"{where} fired {len(tensors)} times for one token, expected once"
+        width = expected_width.get(point, tensors[0].shape[-1])
+        if tensors[0].shape != (1, width):
+            return f"{where} has shape {tuple(tensors[0].shape)}, expected (1, {width})"
+        if point == "router_logits" and not bool(tensors[0].any()):
+            return f"{where} is all zero"
+    return None
+
+
+def _widths(model: Model) -> dict[str, int]:
+    return {
+        "router_logits": model.num_experts,
+        "expert_indices": model.top_k,
+        "expert_weights": model.top_k,
+        "queries": model.num_heads * model.d_head,
+        "keys": model.num_kv_heads * model.d_head,
+        "residual": int(model.config.hidden_size),
+    }

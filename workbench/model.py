@@ -1,0 +1,255 @@
+"""Load a model: the embedded one, a local folder, a hub id, or one already in memory."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from workbench.families import Family, ModelError, family_of
+
+__all__ = ["EMBEDDED", "Model", "load"]
+
+EMBEDDED = "tiny"
+"""The name of the model that ships with the workbench."""
+
+HASHED_WHOLE_BYTES = 256 << 20
+
+
+@dataclass(eq=False)
+class Model:
+    """A resident model with its tokenizer and the facts that capture needs.
+
+    Attributes:
+        hf: the transformers model, in evaluation mode.
+        tokenizer: its tokenizer, with a chat template.
+        family: where the router and the rest are found.
+        name: what was loaded: ``tiny``, a folder, a hub id, or the class of a model given in memory.
+        folder: where local weights came from; None for a hub id or a model in memory.
+    """
+
+    hf: Any
+    tokenizer: Any
+    family: Family
+    name: str
+    folder: Path | None = None
+    revision: str | None = None
+    _weights_hash: str | None = field(default=None, repr=False)
+
+    @property
+    def config(self) -> Any:
+        """The transformers config."""
+        return self.hf.config
+
+    @property
+    def layers(self) -> nn.ModuleList:
+        """The decoder layers."""
+        layers: nn.ModuleList = self.hf.get_submodule(self.family.layers)
+        return layers
+
+    @property
+    def num_layers(self) -> int:
+        """How many decoder layers there are."""
+        return len(self.layers)
+
+    @property
+    def num_experts(self) -> int:
+        """Experts per layer."""
+        return int(getattr(self.config, self.family.num_experts))
+
+    @property
+    def top_k(self) -> int:
+        """Experts per token."""
+        return int(getattr(self.config, self.family.top_k))
+
+    @property
+    def num_heads(self) -> int:
+        """Query heads per layer."""
+        return int(self.config.num_attention_heads)
+
+    @property
+    def num_kv_heads(self) -> int:
+        """Key and value heads per layer."""
+        return int(self.config.num_key_value_heads)
+
+    @property
+    def d_head(self) -> int:
+        """Width of a head."""
+        return int(getattr(self.config, "head_dim", None) or self.config.hidden_size // self.num_heads)
+
+    @property
+    def attention_scale(self) -> float:
+        """Factor of the attention scores, usually ``d_head ** -0.5``."""
+        scale: Any = self.attention(0).scaling
+        return float(scale)
+
+    @property
+    def windows(self) -> list[int | None]:
+        """Tokens each layer's attention sees, itself included; None = all before it."""
+        kinds = getattr(self.config, "layer_types", None) or ["full_attention"] * self.num_layers
+        return [self.config.sliding_window if kind == "sliding_attention" else None for kind in kinds]
+
+    @property
+    def context_length(self) -> int:
+        """The longest sequence the positions cover, in tokens."""
+        return int(self.config.max_position_embeddings)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the embedding is, hence where token ids go."""
+        device: torch.device = self.hf.get_input_embeddings().weight.device
+        return device
+
+    @property
+    def dtype(self) -> str:
+        """The dtype of the activations, such as ``float32`` or ``bfloat16``."""
+        return str(self.hf.get_input_embeddings().weight.dtype).removeprefix("torch.")
+
+    @property
+    def is_embedded(self) -> bool:
+        """Whether this is the embedded model, whose results say nothing about gpt-oss."""
+        return self.name == EMBEDDED
+
+    @property
+    def end_token_ids(self) -> list[int]:
+        """Token ids that end a rollout."""
+        ids = self.hf.generation_config.eos_token_id
+        if ids is None:
+            ids = self.tokenizer.eos_token_id
+        return [] if ids is None else [int(i) for i in (ids if isinstance(ids, Sequence) else [ids])]
+
+    def attention(self, layer: int) -> nn.Module:
+        """Return the attention module of a layer."""
+        return self.layers[layer].get_submodule(self.family.q_proj.rpartition(".")[0])
+
+    def sink_logits(self, layer: int) -> Tensor | None:
+        """Return the learned sink logits [head] of a layer; None in families without sinks."""
+        path = self.family.sinks
+        return None if path is None else self.layers[layer].get_parameter(path).detach()
+
+    def unembed(self, residual: Tensor) -> Tensor:
+        """Map the residual stream [..., d_model] after a layer to logits [..., vocabulary]: the logit lens."""
+        norm = self.hf.get_submodule(self.family.norm)
+        logits: Tensor = self.hf.get_submodule(self.family.unembed)(norm(residual))
+        return logits
+
+    @cached_property
+    def nnsight(self) -> Any:
+        """The model wrapped by nnsight, for interventions and the user's own experiments.
+
+        Wrapped at first use, because nnsight replaces each module's ``forward`` for good and sets left padding;
+        idle it is bit-exact.
+        """
+        from nnsight.modeling.transformers import TransformersModel
+
+        return TransformersModel(self.hf, task="text-generation", tokenizer=self.tokenizer)
+
+    @property
+    def weights_hash(self) -> str:
+        """SHA-256 of the weights on disk, or of each file's header and size where they exceed 256 MB.
+
+        ``not available`` for a model given in memory.
+        """
+        if self._weights_hash is None:
+            self._weights_hash = _hash_weights(self.folder)
+        return self._weights_hash
+
+    def __repr__(self) -> str:
+        """Say what is loaded, in one line."""
+        shape = f"{self.num_layers} layers x {self.num_experts} experts, top-{self.top_k}"
+        return f"<Model {self.name} ({self.family.name}): {shape}, {self.dtype} on {self.device}>"
+
+
+def load(
+    model: Any = EMBEDDED, *, tokenizer: Any = None, device: str | torch.device | None = None, dtype: Any = "auto"
+) -> Model:
+    """Load a mixture-of-experts model for capture.
+
+    Args:
+        model: ``"tiny"`` (embedded), a folder with config.json and safetensors, a hub id such as
+            ``"openai/gpt-oss-20b"``, or a transformers model already in memory.
+        tokenizer: required for a model in memory; otherwise loaded beside the weights.
+        device: where to put it; default: the first GPU if there is one, else the CPU. Not used for a model in memory.
+        dtype: ``"auto"`` keeps the checkpoint's, except that the embedded model runs in float32.
+
+    Raises:
+        ModelError: unknown name, folder without config, unknown family, missing tokenizer.
+    """
+    if isinstance(model, nn.Module):
+        return _wrap(model, tokenizer)
+    if not isinstance(model, str | Path):
+        raise ModelError(f"expected a name, a folder or a transformers model, got {type(model).__name__}")
+    return _load_pretrained(str(model), tokenizer, device, dtype)
+
+
+def _wrap(hf: nn.Module, tokenizer: Any) -> Model:
+    config = getattr(hf, "config", None)
+    family = family_of(config)
+    if tokenizer is None:
+        raise ModelError("expected a tokenizer beside a model in memory; pass load(hf_model, tokenizer=...)")
+    return Model(hf.train(False), tokenizer, family, name=str(getattr(config, "_name_or_path", "")) or type(hf).__name__)
+
+
+def _load_pretrained(name: str, tokenizer: Any, device: Any, dtype: Any) -> Model:
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+    source, folder = _locate(name)
+    if name == EMBEDDED and dtype == "auto":
+        dtype = torch.float32
+    target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    try:
+        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+        family = family_of(config)
+        # Safetensors only: other formats can run code when they are read.
+        hf = AutoModelForCausalLM.from_pretrained(
+            source, config=config, dtype=dtype, device_map={"": target}, use_safetensors=True, trust_remote_code=False
+        )
+        tokenizer = tokenizer or AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+    except OSError as error:
+        raise ModelError(f"cannot load {name!r}: {str(error).splitlines()[0]}\n{KNOWN_NAMES}") from error
+    hf.train(False)
+    return Model(hf, tokenizer, family, name, folder, getattr(config, "_commit_hash", None))
+
+
+KNOWN_NAMES = (
+    f'Known: "{EMBEDDED}" (embedded), a folder with config.json and *.safetensors, '
+    'or a hub id such as "openai/gpt-oss-20b".'
+)
+
+
+def _locate(name: str) -> tuple[str, Path | None]:
+    """Return what transformers is to load, and the folder when it is local."""
+    if name == EMBEDDED:
+        folder = Path(str(resources.files("workbench.tiny").joinpath("weights")))
+    elif Path(name).is_dir():
+        folder = Path(name)
+    elif name.count("/") == 1 and not name.startswith((".", "/", "~")):
+        return name, None
+    else:
+        raise ModelError(f"unknown model {name!r}. {KNOWN_NAMES}")
+    if not (folder / "config.json").is_file():
+        raise ModelError(f"expected config.json in the folder {folder}, found none. {KNOWN_NAMES}")
+    return str(folder), folder
+
+
+def _hash_weights(folder: Path | None) -> str:
+    files = sorted(folder.glob("*.safetensors")) if folder else []
+    if not files:
+        return "not available"
+    whole = sum(f.stat().st_size for f in files) <= HASHED_WHOLE_BYTES
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(file.read_bytes() if whole else _header_and_size(file))
+    return f"sha256{'' if whole else ' of headers and sizes'}:{digest.hexdigest()}"
+
+
+def _header_and_size(file: Path) -> bytes:
+    with file.open("rb") as stream:
+        length = int.from_bytes(stream.read(8), "little")
+        return stream.read(length) + json.dumps(file.stat().st_size).encode()
