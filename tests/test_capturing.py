@@ -9,7 +9,7 @@ import torch
 from transformers import DynamicCache
 
 import workbench as wb
-from workbench.capturing import FLUSH_EVERY
+from workbench.rollout import FLUSH_EVERY
 
 QUESTION = "47+85=?"
 

@@ -5,10 +5,11 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from workbench.capturing import CaptureSpec, capture, replay
+    from workbench.capturing import capture, replay
     from workbench.families import ModelError
     from workbench.harmony import HarmonyError
     from workbench.model import Model, load
+    from workbench.spec import CaptureSpec
     from workbench.trace import Span, Trace, TraceError
     from workbench.trace_file import open_trace
 
@@ -31,7 +32,7 @@ __version__ = version("moe-workbench")
 # Names are looked up at first use: opening a trace must not wait for torch. No module may be named as a function
 # here is (hence `capturing`): importing it would put the module in the function's place.
 _HOME = {
-    "CaptureSpec": "capturing",
+    "CaptureSpec": "spec",
     "HarmonyError": "harmony",
     "Model": "model",
     "ModelError": "families",

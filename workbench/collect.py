@@ -10,8 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from workbench.hooks import WHOLE, HookPlan, Key, Recorder
+from workbench.hooks import WHOLE, Key, Recorder
 from workbench.model import Model
+from workbench.spec import CaptureSpec
 from workbench.trace import DIMS
 
 __all__ = ["Collector", "row_logsumexp"]
@@ -26,17 +27,14 @@ class Collector:
 
     Args:
         model: whose hooks these are.
-        plan: what is hooked.
+        spec: what to build.
         recorder: where the hooks keep their references.
-        ranks: how many alternatives and lens predictions to keep per row.
-        wanted: names of the trace's arrays to build.
     """
 
-    def __init__(
-        self, model: Model, plan: HookPlan, recorder: Recorder, ranks: dict[str, int], wanted: frozenset[str]
-    ) -> None:
+    def __init__(self, model: Model, spec: CaptureSpec, recorder: Recorder) -> None:
         """Start with no rows."""
-        self.model, self.plan, self.recorder, self.ranks, self.wanted = model, plan, recorder, ranks, wanted
+        self.model, self.spec, self.recorder = model, spec, recorder
+        self.plan, self.wanted = spec.plan(model), spec.wanted()
         self.rows = 0
         self._chunks: dict[str, list[NDArray[Any]]] = {}
         self._keys: dict[int, Tensor] = {}
@@ -101,7 +99,7 @@ class Collector:
     def _describe(self, logits: Tensor, chosen: list[int]) -> dict[str, Tensor]:
         logprobs = torch.log_softmax(logits, dim=-1)
         target = torch.tensor(chosen, device=logprobs.device)[:, None]
-        top, top_ids = logprobs.topk(self.ranks["top"], dim=-1)
+        top, top_ids = logprobs.topk(self.spec.top, dim=-1)
         return {
             "logprobs": logprobs.gather(1, target)[:, 0],
             "entropy": torch.special.entr(logprobs.exp()).sum(-1),
@@ -133,7 +131,7 @@ class Collector:
         """Read every layer's residual [row, layer, d_model] as a prediction of the next token."""
         block = self._block(residual.shape[1] * int(self.model.config.vocab_size))
         tops = [
-            torch.log_softmax(self.model.unembed(rows).float(), dim=-1).topk(self.ranks["lens"], dim=-1)
+            torch.log_softmax(self.model.unembed(rows).float(), dim=-1).topk(self.spec.lens_top, dim=-1)
             for rows in torch.split(residual, block)
         ]
         logprobs, ids = torch.cat([t.values for t in tops]), torch.cat([t.indices for t in tops])

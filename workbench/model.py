@@ -193,7 +193,8 @@ def _wrap(hf: nn.Module, tokenizer: Any) -> Model:
     family = family_of(config)
     if tokenizer is None:
         raise ModelError("expected a tokenizer beside a model in memory; pass load(hf_model, tokenizer=...)")
-    return Model(hf.train(False), tokenizer, family, name=str(getattr(config, "_name_or_path", "")) or type(hf).__name__)
+    name = str(getattr(config, "_name_or_path", "")) or type(hf).__name__
+    return Model(hf.train(False), tokenizer, family, name)
 
 
 def _load_pretrained(name: str, tokenizer: Any, device: Any, dtype: Any) -> Model:

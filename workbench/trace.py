@@ -9,13 +9,15 @@ at i speaks of token i + 1.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
+
+from workbench.labelled import Labelled, TraceError, ranges
 
 __all__ = ["DIMS", "Attention", "Labelled", "Span", "Trace", "TraceError", "TraceView", "attention_rows"]
 
@@ -44,77 +46,6 @@ DIMS: dict[str, tuple[str, ...]] = {
 """Every array a trace may hold, with the dims that are part of its type."""
 
 PATTERN_LIMIT_BYTES = 2 << 30
-
-
-class TraceError(ValueError):
-    """A trace, or a file that should be one, is not what was asked for."""
-
-
-@dataclass(frozen=True)
-class Labelled:
-    """An array that knows its dims; ``np.asarray`` gives the values in the order of ``dims``.
-
-    ``coords`` names the positions of a dim where they are not 0, 1, 2…, such as the captured layers.
-    ``source`` says where the values come from: live, replay, imported, or a definition.
-    """
-
-    values: NDArray[Any]
-    dims: tuple[str, ...]
-    coords: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-    source: str = ""
-
-    def __post_init__(self) -> None:
-        """Check that there is one dim per axis."""
-        if self.values.ndim != len(self.dims):
-            raise TraceError(f"expected {len(self.dims)} axes {self.dims}, got shape {self.values.shape}")
-
-    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
-        """Return the values, for numpy."""
-        return np.array(self.values, dtype=dtype, copy=copy)
-
-    def __getitem__(self, index: Any) -> Any:
-        """Index the values as numpy does, by position."""
-        return self.values[index]
-
-    def __len__(self) -> int:
-        """Return the length of the first dim."""
-        return len(self.values)
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Lengths in the order of ``dims``."""
-        return self.values.shape
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """The stored dtype, which is the model's own where it comes from the model."""
-        return self.values.dtype
-
-    @property
-    def sizes(self) -> dict[str, int]:
-        """Length of each dim by name."""
-        return dict(zip(self.dims, self.values.shape, strict=True))
-
-    def sel(self, **labels: int) -> "Labelled":
-        """Select one position of each named dim by its label, e.g. ``sel(layer=12, token=40)``.
-
-        Raises `TraceError` when a dim or label is not there.
-        """
-        result = self
-        for dim, label in labels.items():
-            result = result._sel_one(dim, label)
-        return result
-
-    def _sel_one(self, dim: str, label: int) -> "Labelled":
-        if dim not in self.dims:
-            raise TraceError(f"expected one of the dims {', '.join(self.dims)}, got {dim!r}")
-        axis = self.dims.index(dim)
-        labels = self.coords.get(dim, range(self.values.shape[axis]))
-        if label not in labels:
-            raise TraceError(f"{dim} {label} is not here. Expected one of {_ranges(labels)}.")
-        rest = tuple(d for d in self.dims if d != dim)
-        coords = {d: c for d, c in self.coords.items() if d != dim}
-        return Labelled(self.values.take(labels.index(label), axis), rest, coords, self.source)
 
 
 class Attention(NamedTuple):
@@ -361,7 +292,7 @@ class Trace:
             return captured.index(layer)
         raise TraceError(
             f"Attention of layer {layer} is not in this trace. Expected a captured layer, got {layer}. "
-            f"Captured: {_ranges(captured) or 'none'}. Capture again with capture=CaptureSpec(attention=[{layer}])."
+            f"Captured: {ranges(captured) or 'none'}. Capture again with capture=CaptureSpec(attention=[{layer}])."
         )
 
     def save(self, path: str | PathLike[str]) -> None:
@@ -500,14 +431,3 @@ def _check_pattern_size(heads: int, rows: int, tokens: int) -> None:
             f"attention of {heads} heads x {rows} rows x {tokens} keys would take {size / 2**30:.1f} GB, "
             f"over the limit of {PATTERN_LIMIT_BYTES / 2**30:.0f} GB; pass head= or fewer rows="
         )
-
-
-def _ranges(numbers: Iterable[int]) -> str:
-    """Write 0, 1, 2, 5 as ``0–2, 5``."""
-    runs: list[list[int]] = []
-    for n in numbers:
-        if runs and n == runs[-1][-1] + 1:
-            runs[-1].append(n)
-        else:
-            runs.append([n])
-    return ", ".join(str(r[0]) if len(r) == 1 else f"{r[0]}–{r[-1]}" for r in runs)

@@ -1,0 +1,108 @@
+"""One rollout: transformers' ``generate``, watched after every token."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+from transformers import DynamicCache, GenerationConfig, StoppingCriteria, StoppingCriteriaList
+
+from workbench.collect import Collector
+from workbench.model import Model
+
+__all__ = ["Rollout", "forward"]
+
+FLUSH_EVERY = 64
+"""Forwards between two collections; the hooks hold references for at most that many tokens."""
+
+
+class Rollout(StoppingCriteria):
+    """One run of transformers' ``generate``, watched from its stopping criterion after every token."""
+
+    def __init__(
+        self,
+        model: Model,
+        prompt: list[int],
+        limit: int,
+        temperature: float,
+        seed: int,
+        listener: Callable[[int], bool],
+    ) -> None:
+        """Take what `capture` decided; ``listener`` is told each new token and says whether to stop."""
+        self.model, self.limit, self.temperature, self.seed = model, limit, temperature, seed
+        self.prompt, self.listener = prompt, listener
+        self.token_ids = list(prompt)
+        self.ended: str | None = None
+        """why the rollout was cut; None when the model ended it"""
+        self._collector: Collector | None = None
+        self._progress: Any = None
+
+    def go(self, collector: Collector) -> None:
+        """Generate, collect, and read the last token too, which generation itself never feeds."""
+        self._collector = collector
+        cache = DynamicCache(config=self.model.config)
+        try:
+            with tqdm(total=self.limit, desc="capture", unit="token", delay=2, leave=False) as self._progress:
+                self._generate(cache)
+            forward(self.model, self.token_ids[-1:], cache)
+            collector.flush(self.token_ids)
+        except KeyboardInterrupt:
+            self._keep_what_is_done(collector)
+
+    def __call__(self, input_ids: Tensor, scores: Any, **kwargs: Any) -> Tensor:
+        """Note the new token; collect now and then; say whether to stop."""
+        token = int(input_ids[0, -1])
+        self.token_ids.append(token)
+        self._progress.update()
+        new = len(self.token_ids) - len(self.prompt)
+        if self._collector is not None and new % FLUSH_EVERY == 0:
+            self._collector.flush(self.token_ids)
+        stop = self.listener(token)
+        if stop:
+            self.ended = f"stopped after {new} tokens"
+        elif new >= self.limit and token not in self.model.end_token_ids:
+            self.ended = f"cut at {new} tokens"
+        return torch.full((1,), stop, device=input_ids.device)
+
+    def _generate(self, cache: DynamicCache) -> None:
+        prompt = torch.tensor([self.prompt], device=self.model.device)
+        devices = [prompt.device] if prompt.device.type == "cuda" else []
+        with torch.random.fork_rng(devices):
+            torch.manual_seed(self.seed)
+            self.model.hf.generate(
+                prompt,
+                attention_mask=torch.ones_like(prompt),
+                generation_config=self._config(),
+                past_key_values=cache,
+                stopping_criteria=StoppingCriteriaList([self]),
+            )
+
+    def _config(self) -> GenerationConfig:
+        sampling: dict[str, Any] = {"do_sample": False}
+        if self.temperature > 0:
+            # top_k=0 and top_p=1 leave the distribution whole; transformers' own default keeps 50 tokens.
+            sampling = {"do_sample": True, "temperature": self.temperature, "top_k": 0, "top_p": 1.0}
+        ends = self.model.end_token_ids
+        return GenerationConfig(  # type: ignore[no-untyped-call]
+            **sampling,
+            max_new_tokens=self.limit,
+            eos_token_id=ends,
+            pad_token_id=ends[0] if ends else 0,
+            # A compiled forward would never call the hooks.
+            disable_compile=True,
+        )
+
+    def _keep_what_is_done(self, collector: Collector) -> None:
+        collector.flush(self.token_ids)
+        if collector.rows <= len(self.prompt):
+            raise KeyboardInterrupt("interrupted before the first token was captured")
+        # A token without a row of its own is dropped: every array has one row per token.
+        self.token_ids = self.token_ids[: collector.rows]
+        self.ended = f"interrupted after {collector.rows - len(self.prompt)} tokens"
+
+
+def forward(model: Model, token_ids: Sequence[int], cache: DynamicCache) -> None:
+    """Read tokens after those in the cache; only the last row's logits are made."""
+    ids = torch.tensor([list(token_ids)], device=model.device)
+    model.hf(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
