@@ -151,7 +151,9 @@ class Trace:
         raise AttributeError(f"a Trace has no attribute {name!r}; arrays: {', '.join(DIMS)}")
 
     def layers(self, name: str) -> tuple[int, ...]:
-        """Return the layer numbers an array was captured for, in its order."""
+        """Return the layer numbers an array was captured for, in its order; none when it has no layers."""
+        if name not in self.arrays or "layer" not in DIMS[name]:
+            return ()
         recorded = self.meta.get("layers", {}).get(name)
         if recorded is not None:
             return tuple(recorded)
@@ -188,12 +190,16 @@ class Trace:
 
     def token_bytes(self, token_id: int) -> bytes:
         """Return the bytes of a token id that occurs in this trace. Raises `TraceError` for any other."""
+        at = self._vocab_place(token_id)
+        start, stop = self.arrays["vocab_offsets"][at : at + 2]
+        return self.arrays["vocab_bytes"][start:stop].tobytes()
+
+    def _vocab_place(self, token_id: int) -> int:
         ids = self.arrays.get("vocab_ids")
         at = -1 if ids is None else int(np.searchsorted(ids, token_id))
         if ids is None or at >= len(ids) or ids[at] != token_id:
             raise TraceError(f"token id {token_id} does not occur in this trace, so its text was not kept")
-        start, stop = self.arrays["vocab_offsets"][at : at + 2]
-        return self.arrays["vocab_bytes"][start:stop].tobytes()
+        return at
 
     def token_text(self, token: int) -> str:
         """Return the text of the token at a position; bytes that are no whole character become U+FFFD."""
@@ -213,7 +219,7 @@ class Trace:
 
     def is_special(self, token: int) -> bool:
         """Say whether the token at a position is one of the format's own, such as ``<|end|>``."""
-        at = np.searchsorted(self.arrays["vocab_ids"], self.arrays["token_ids"][token])
+        at = self._vocab_place(int(self.arrays["token_ids"][token]))
         return bool(self.arrays["vocab_special"][at])
 
     def channel_text(self, channel: str) -> str:
@@ -275,7 +281,7 @@ class Trace:
         sinks = self.arrays.get("sink_logits")
         pattern, sink_mass = attention_rows(
             self.arrays["queries"][at, heads],
-            self.arrays["keys"][at, heads // group],
+            self.arrays["keys"][self.layers("keys").index(layer), heads[::group] // group],
             None if sinks is None else sinks[self.layers("sink_logits").index(layer), heads],
             scale=self.meta["attention"]["scale"],
             window=self.meta["attention"]["windows"][layer],
@@ -287,9 +293,14 @@ class Trace:
         return Attention(Labelled(pattern, ("head", "query", "key"), labels, source), mass)
 
     def _attention_layer(self, layer: int) -> int:
-        captured = self.layers("queries") if "queries" in self.arrays else ()
+        captured = [n for n in self.layers("queries") if n in self.layers("keys")]
+        if captured and not len(self.meta.get("attention", {}).get("windows", ())) > max(captured):
+            raise TraceError(
+                "this trace does not record the attention scale and a window per layer, so attention of "
+                "its queries and keys is undefined; give meta['attention'] = {'scale': …, 'windows': […]}"
+            )
         if layer in captured:
-            return captured.index(layer)
+            return self.layers("queries").index(layer)
         raise TraceError(
             f"Attention of layer {layer} is not in this trace. Expected a captured layer, got {layer}. "
             f"Captured: {ranges(captured) or 'none'}. Capture again with capture=CaptureSpec(attention=[{layer}])."
@@ -370,10 +381,11 @@ def attention_rows(
     """
     num_tokens = queries.shape[1]
     rows = np.arange(num_tokens) if rows is None else np.asarray(rows)
-    group = queries.shape[0] // keys.shape[0]
-    q = queries[:, rows].astype(np.float32)
-    k = np.repeat(keys.astype(np.float32), group, axis=0)
-    scores = np.matmul(q, k.transpose(0, 2, 1)) * np.float32(scale)
+    num_heads, _, d_head = queries.shape
+    # The heads of a group stand behind one another, so that no key is copied per head.
+    grouped = queries[:, rows].astype(np.float32).reshape(len(keys), -1, d_head)
+    scores = np.matmul(grouped, keys.astype(np.float32).transpose(0, 2, 1)) * np.float32(scale)
+    scores = scores.reshape(num_heads, len(rows), num_tokens)
     distance = rows[:, None] - np.arange(num_tokens)
     hidden = (distance < 0) if window is None else (distance < 0) | (distance >= window)
     scores[:, hidden] = -np.inf
@@ -403,12 +415,28 @@ def _check(arrays: Mapping[str, NDArray[Any]], meta: Mapping[str, Any]) -> None:
             key = (dim, name if dim in ("layer", "rank") else "")
             if sizes.setdefault(key, size) != size:
                 raise TraceError(f"{name}: expected {sizes[key]} along {dim}, got {size}")
+    _check_pairs(sizes, arrays)
     prompt = meta.get("num_prompt_tokens")
-    if not isinstance(prompt, int) or not 0 <= prompt <= len(arrays["token_ids"]):
+    if not isinstance(prompt, int) or isinstance(prompt, bool) or not 0 <= prompt <= len(arrays["token_ids"]):
         raise TraceError(f"expected num_prompt_tokens within {len(arrays['token_ids'])} tokens, got {prompt!r}")
     for name, layers in meta.get("layers", {}).items():
-        if name in arrays and len(layers) != arrays[name].shape[DIMS[name].index("layer")]:
+        if name not in arrays:
+            continue
+        if "layer" not in DIMS[name] or len(layers) != sizes["layer", name]:
             raise TraceError(f"{name}: {len(layers)} layer numbers for shape {arrays[name].shape}")
+
+
+def _check_pairs(sizes: Mapping[tuple[str, str], int], arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Check lengths that follow from one another."""
+    vocabulary = {name for name in DIMS if name.startswith("vocab_")}
+    if arrays.keys() & vocabulary and not vocabulary <= arrays.keys():
+        raise TraceError(f"expected all of {', '.join(sorted(vocabulary))}, got {', '.join(sorted(arrays))}")
+    words = sizes.get(("vocab", ""))
+    if words is not None and sizes["vocab_edge", ""] != words + 1:
+        raise TraceError(f"vocab_offsets: expected {words + 1} for {words} tokens, got {sizes['vocab_edge', '']}")
+    heads, kv_heads = sizes.get(("head", "")), sizes.get(("kv_head", ""))
+    if heads is not None and kv_heads is not None and (kv_heads == 0 or heads % kv_heads):
+        raise TraceError(f"keys: expected a number of kv heads that divides {heads} heads, got {kv_heads}")
 
 
 def _rows(rows: slice | Iterable[int] | None, num_tokens: int) -> NDArray[np.int64]:
