@@ -82,8 +82,14 @@ class Collector:
 
     def _router(self, seen: dict[Key, list[Tensor]]) -> dict[str, Tensor]:
         layers = self.plan.router
-        names = ("router_logits", "expert_indices", "expert_weights") if layers else ()
-        return {name: torch.stack([torch.cat(seen[(name, i)]) for i in layers], dim=1) for name in names}
+        if not layers:
+            return {}
+        names = ("router_logits", "expert_indices", "expert_weights")
+        found = {name: torch.stack([torch.cat(seen[(name, i)]) for i in layers], dim=1) for name in names}
+        if not self.model.family.ranked:
+            weights, order = found["expert_weights"].sort(dim=-1, descending=True, stable=True)
+            found |= {"expert_weights": weights, "expert_indices": found["expert_indices"].gather(-1, order)}
+        return found
 
     def _statistics(self, seen: dict[Key, list[Tensor]], targets: list[int]) -> dict[str, Tensor]:
         """Describe the distribution after each row that a token was drawn from: one entry per target."""

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from workbench.families import ModelError
@@ -59,9 +59,10 @@ class Recorder:
     """hook point → where it was found, for the provenance"""
 
     def keep(self, point: str, layer: int, tensor: Tensor) -> None:
-        """Keep a reference to the rows of a tensor [..., width]."""
+        """Keep a reference to the rows of a tensor [row, width] or [batch, row, …]."""
         if not self.paused:
-            self.seen.setdefault((point, layer), []).append(tensor.detach().reshape(-1, tensor.shape[-1]))
+            rows = tensor.detach() if tensor.ndim == 2 else tensor.detach().flatten(0, 1).flatten(1)
+            self.seen.setdefault((point, layer), []).append(rows)
 
     def take(self) -> dict[Key, list[Tensor]]:
         """Return what was seen and start afresh."""
@@ -109,23 +110,27 @@ def _router_from_module(model: Model, layer: int, recorder: Recorder) -> Removab
         logits, weights, indices = output
         _keep_router(recorder, layer, logits, indices, weights)
 
-    path = model.family.router
-    return model.layers[layer].get_submodule(path).register_forward_hook(hook)
+    return _router(model, layer).register_forward_hook(hook)
 
 
 def _router_from_mlp_input(model: Model, layer: int, recorder: Recorder) -> RemovableHandle:
     """Recompute the router from what the MLP was given."""
     family = model.family
-    router = model.layers[layer].get_submodule(family.router)
-    weight, bias = router.get_parameter("weight"), router.get_parameter("bias")
+    router: Any = _router(model, layer)
+    route, bias = family.route, getattr(router, "bias", None)
+    assert route is not None  # a family with a router has a convention
 
     def hook(_module: Any, args: tuple[Any, ...]) -> None:
         rows = args[0].reshape(-1, args[0].shape[-1])
-        logits = F.linear(rows, weight, bias)
-        indices, weights = family.route(logits, model.top_k)
+        logits = F.linear(rows, router.weight, bias)
+        indices, weights = route(logits, router)
         _keep_router(recorder, layer, logits, indices, weights)
 
     return model.layers[layer].get_submodule(family.mlp).register_forward_pre_hook(hook)
+
+
+def _router(model: Model, layer: int) -> nn.Module:
+    return model.layers[layer].get_submodule(str(model.family.router))
 
 
 _ROUTER_SEAMS = (_router_from_module, _router_from_mlp_input)
@@ -159,9 +164,9 @@ def _attach_common(model: Model, plan: HookPlan, recorder: Recorder) -> list[Rem
     if plan.attention:
         handles.append(hf.get_submodule(family.rotary).register_forward_hook(rotary))
     for layer in plan.attention:
-        block = model.layers[layer]
-        handles.append(block.get_submodule(family.q_proj).register_forward_hook(output_of("queries", layer)))
-        handles.append(block.get_submodule(family.k_proj).register_forward_hook(output_of("keys", layer)))
+        for point, path in (("queries", family.queries), ("keys", family.keys)):
+            module = model.layers[layer].get_submodule(str(path))
+            handles.append(module.register_forward_hook(output_of(point, layer)))
     for layer in plan.residual:
         handles.append(model.layers[layer].register_forward_hook(output_of("residual", layer)))
     return handles

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from workbench.families import Family, ModelError, family_of
+from workbench.families import Family, ModelError, family_of, has_router
 
 __all__ = ["EMBEDDED", "Model", "load"]
 
@@ -58,15 +58,20 @@ class Model:
         """How many decoder layers there are."""
         return len(self.layers)
 
+    @cached_property
+    def router_layers(self) -> tuple[int, ...]:
+        """The layers that are a mixture of experts; none in a dense model."""
+        return tuple(i for i, layer in enumerate(self.layers) if has_router(self.family, layer))
+
     @property
     def num_experts(self) -> int:
-        """Experts per layer."""
-        return int(getattr(self.config, self.family.num_experts))
+        """Experts per layer that has a router; 0 in a dense model."""
+        return int(getattr(self.config, self.family.num_experts)) if self.router_layers else 0
 
     @property
     def top_k(self) -> int:
-        """Experts per token."""
-        return int(getattr(self.config, self.family.top_k))
+        """Experts per token; 0 in a dense model."""
+        return int(self.config.num_experts_per_tok) if self.router_layers else 0
 
     @property
     def num_heads(self) -> int:
@@ -92,8 +97,9 @@ class Model:
     @property
     def windows(self) -> list[int | None]:
         """Tokens each layer's attention sees, itself included; None = all before it."""
-        kinds = getattr(self.config, "layer_types", None) or ["full_attention"] * self.num_layers
-        return [self.config.sliding_window if kind == "sliding_attention" else None for kind in kinds]
+        window = getattr(self.config, "sliding_window", None)
+        kinds = getattr(self.config, "layer_types", None) or ["sliding_attention"] * self.num_layers
+        return [window if kind == "sliding_attention" else None for kind in kinds]
 
     @property
     def context_length(self) -> int:
@@ -126,7 +132,7 @@ class Model:
 
     def attention(self, layer: int) -> nn.Module:
         """Return the attention module of a layer."""
-        return self.layers[layer].get_submodule(self.family.q_proj.rpartition(".")[0])
+        return self.layers[layer].get_submodule(self.family.attention)
 
     def sink_logits(self, layer: int) -> Tensor | None:
         """Return the learned sink logits [head] of a layer; None in families without sinks."""
@@ -162,7 +168,8 @@ class Model:
 
     def __repr__(self) -> str:
         """Say what is loaded, in one line."""
-        shape = f"{self.num_layers} layers x {self.num_experts} experts, top-{self.top_k}"
+        experts = f" x {self.num_experts} experts, top-{self.top_k}" if self.router_layers else ", dense"
+        shape = f"{self.num_layers} layers{experts}"
         return f"<Model {self.name} ({self.family.name}): {shape}, {self.dtype} on {self.device}>"
 
 

@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from workbench.families import ModelError
+from workbench.families import ModelError, known_families
 from workbench.hooks import HookPlan
+from workbench.labelled import ranges
 from workbench.model import Model
 
 __all__ = ["CaptureSpec"]
@@ -37,17 +38,35 @@ class CaptureSpec:
         for name, number in (("top", self.top), ("lens_top", self.lens_top)):
             if not 1 <= number <= model.config.vocab_size:
                 raise ModelError(f"CaptureSpec({name}={number}): expected 1 to {model.config.vocab_size}")
-        lens, residual = (_layers(name, getattr(self, name), model.num_layers) for name in ("lens", "residual"))
+        every = tuple(range(model.num_layers))
+        lens, residual = _layers("lens", self.lens, every), _layers("residual", self.residual, every)
         if lens and residual and lens != residual:
             raise ModelError(
                 f"CaptureSpec: lens reads layers {lens} and residual layers {residual}; expected the same layers, "
                 "because both come from one reading of the residual stream"
             )
         return HookPlan(
-            router=_layers("router", self.router, model.num_layers),
-            attention=_layers("attention", self.attention, model.num_layers),
+            router=self._router(model),
+            attention=self._attention(model, every),
             residual=lens or residual,
         )
+
+    def _router(self, model: Model) -> tuple[int, ...]:
+        if _any_layer(self.router) and self.router is not True and not model.router_layers:
+            raise ModelError(
+                f"CaptureSpec(router=…): {model.name} is a dense model ({model.family.name}) and has no router. "
+                f"Families with one: {known_families(with_router=True)}."
+            )
+        return _layers("router", self.router, model.router_layers)
+
+    def _attention(self, model: Model, every: tuple[int, ...]) -> tuple[int, ...]:
+        readable = model.family.queries is not None
+        if _any_layer(self.attention) and self.attention is not True and not readable:
+            raise ModelError(
+                f"CaptureSpec(attention=…): queries and keys of {model.family.name} cannot be read, because latent "
+                "attention expands them inside the attention module; router, lens and residual can"
+            )
+        return _layers("attention", self.attention, every) if readable else ()
 
     def wanted(self) -> frozenset[str]:
         """Return the names of the arrays this asks for."""
@@ -61,12 +80,12 @@ class CaptureSpec:
         return frozenset(["logprobs", "entropy", "top_token_ids", "top_logprobs", *names])
 
 
-def _layers(name: str, choice: Layers, num_layers: int) -> tuple[int, ...]:
+def _layers(name: str, choice: Layers, available: tuple[int, ...]) -> tuple[int, ...]:
     if isinstance(choice, bool):
-        return tuple(range(num_layers)) if choice else ()
-    outside = [layer for layer in choice if not 0 <= layer < num_layers]
+        return available if choice else ()
+    outside = [layer for layer in choice if layer not in available]
     if outside:
-        raise ModelError(f"CaptureSpec({name}=…): expected layers 0–{num_layers - 1}, got {outside[0]}")
+        raise ModelError(f"CaptureSpec({name}=…): expected layers {ranges(available)}, got {outside[0]}")
     return tuple(sorted(set(choice)))
 
 
