@@ -215,14 +215,32 @@ def _load_pretrained(name: str, tokenizer: Any, device: Any, dtype: Any) -> Mode
         config = AutoConfig.from_pretrained(source, trust_remote_code=False)
         family = family_of(config)
         # Safetensors only: other formats can run code when they are read.
-        hf = AutoModelForCausalLM.from_pretrained(
-            source, config=config, dtype=dtype, device_map={"": target}, use_safetensors=True, trust_remote_code=False
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            source,
+            config=config,
+            dtype=dtype,
+            device_map={"": target},
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
         )
         tokenizer = tokenizer or AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     except OSError as error:
         raise ModelError(f"cannot load {name!r}: {str(error).splitlines()[0]}\n{KNOWN_NAMES}") from error
-    hf.train(False)
-    return Model(hf, tokenizer, family, name, folder, getattr(config, "_commit_hash", None))
+    hf, info = loaded
+    _check_weights(name, info)
+    return Model(hf.train(False), tokenizer, family, name, folder, getattr(config, "_commit_hash", None))
+
+
+def _check_weights(name: str, info: dict[str, Any]) -> None:
+    """Refuse what transformers would silently make up, such as a dequantised MXFP4 model saved and reopened."""
+    made_up = sorted([*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])])
+    if made_up:
+        raise ModelError(
+            f"the weights of {name!r} do not fit the model: {len(made_up)} tensors are missing or of another shape, "
+            f"such as {made_up[0]}, and would be random. If it was saved after MXFP4 weights were dequantised, load "
+            "the original checkpoint instead."
+        )
 
 
 KNOWN_NAMES = (
