@@ -101,17 +101,21 @@ def _header(trace: Trace, arrays: Mapping[str, NDArray[Any]]) -> bytes:
     """Return the file up to the first array: length, JSON, padded so that arrays are aligned to 8 bytes."""
     _check_json(trace.meta, "meta")
     described = {"version": VERSION, "spans": [_span_json(s) for s in trace.spans], "meta": trace.meta}
-    header: dict[str, Any] = {"__metadata__": {FORMAT: json.dumps(described, allow_nan=False)}}
+    header: dict[str, Any] = {"__metadata__": {FORMAT: _compact(described)}}
     end = 0
     for name, array in _in_file_order(arrays):
         offsets = [end, end + array.nbytes]
         header[name] = {"dtype": _CODES[array.dtype], "shape": list(array.shape), "data_offsets": offsets}
         end += array.nbytes
-    text = json.dumps(header).encode()
+    text = _compact(header).encode()
     text += b" " * (-len(text) % 8)
     if len(text) > _MAX_HEADER:
         raise TraceError(f"the metadata takes {len(text):,} bytes; a trace file holds up to {_MAX_HEADER:,}")
     return len(text).to_bytes(8, "little") + text
+
+
+def _compact(value: Any) -> str:
+    return json.dumps(value, allow_nan=False, separators=(",", ":"))
 
 
 def _in_file_order(arrays: Mapping[str, NDArray[Any]]) -> list[tuple[str, NDArray[Any]]]:
@@ -217,7 +221,10 @@ def _trace(header: dict[str, Any], path: Path, begin: int, size: int) -> Trace:
     for name in arrays.keys() & set(_INTEGERS):
         if arrays[name].dtype.kind not in "iu":
             _damaged(f"{name} holds {arrays[name].dtype}, expected integers")
-    return Trace(arrays, spans, meta, path)
+    try:
+        return Trace(arrays, spans, meta, path)
+    except TraceError as error:
+        _damaged(str(error))
 
 
 def _read_metadata(text: Any) -> tuple[tuple[Span, ...], dict[str, Any]]:
@@ -335,4 +342,4 @@ def _short(value: Any) -> str:
 
 
 def _damaged(why: str) -> NoReturn:
-    raise TraceError(f"is damaged: {why}.")
+    raise TraceError(f"is damaged: {why.rstrip('.')}.")
