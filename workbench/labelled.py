@@ -78,7 +78,8 @@ class Labelled:
             raise TraceError(f"{dim} {label} is not here. Expected one of {ranges(labels)}.")
         rest = tuple(d for d in self.dims if d != dim)
         coords = {d: c for d, c in self.coords.items() if d != dim}
-        return Labelled(self.values.take(labels.index(label), axis), rest, coords, self.source)
+        place = (*(slice(None) for _ in range(axis)), labels.index(label))
+        return Labelled(np.asarray(self.values[place]), rest, coords, self.source)  # a view: take() may copy all
 
 
 def ranges(numbers: Iterable[int]) -> str:
