@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any, Protocol
 
 import torch
@@ -16,6 +17,7 @@ from workbench.families import ModelError
 from workbench.hooks import attach
 from workbench.model import Model
 from workbench.rollout import Rollout, forward
+from workbench.routing_replay import forced_routing, routing_agreement
 from workbench.spec import CaptureSpec
 from workbench.trace import Trace
 
@@ -102,18 +104,21 @@ def replay(
     *,
     num_prompt_tokens: int | None = None,
     effort: str | None = None,
+    force_routing: bool = False,
     capture: CaptureSpec | None = None,
 ) -> Trace:
     """Read a finished token sequence in teacher-forced forwards and record what the model does with it.
 
     The sequence can come from any engine. In float32 the expert choices equal the live ones; in bfloat16 near-ties
-    can fall the other way, so a replay is marked as one.
+    can fall the other way, so a replay is marked as one, and the replay of a trace says in
+    ``meta["routing_agreement"]`` how many expert sets differ and how close they were.
 
     Args:
         model: from `workbench.load`.
         transcript: token ids, a trace, or messages (rendered with the tokenizer's template).
         num_prompt_tokens: default: a trace's own, else up to the assistant's header after the last user message.
         effort: for messages, the effort to render; for token ids, recorded as stated.
+        force_routing: make the model use the experts and weights that the given trace recorded.
         capture: what to record.
 
     Raises:
@@ -126,15 +131,33 @@ def replay(
         num_prompt_tokens = (
             transcript.num_prompt_tokens if isinstance(transcript, Trace) else _prompt_length(model, token_ids)
         )
+    if force_routing and not isinstance(transcript, Trace):
+        raise ModelError("force_routing needs a trace with recorded experts, got tokens or messages")
+    forcing = forced_routing(model, transcript) if force_routing and isinstance(transcript, Trace) else nullcontext()
     started = time.monotonic()
-    with attach(model, spec.plan(model)) as recorder, torch.no_grad():
+    # The forcing hooks come last, after the self-check, so the recorder reads the choice the router itself made.
+    with attach(model, spec.plan(model)) as recorder, torch.no_grad(), forcing:
         collector = Collector(model, spec, recorder)
         cache = DynamicCache(config=model.config)
         for start in tqdm(range(0, len(token_ids), REPLAY_CHUNK), "replay", delay=2, leave=False):
             forward(model, token_ids[start : start + REPLAY_CHUNK], cache)
             collector.flush(token_ids)
     facts = {"question": question, "effort": effort, "seconds": time.monotonic() - started}
-    return assemble(collector, token_ids, num_prompt_tokens, "replay", facts)
+    facts |= {"routing": "forced"} if force_routing else {}
+    trace = assemble(collector, token_ids, num_prompt_tokens, "replay", facts)
+    return _beside_the_recorded(trace, transcript, force_routing) if isinstance(transcript, Trace) else trace
+
+
+def _beside_the_recorded(trace: Trace, recorded: Trace, forced: bool) -> Trace:
+    """Add to a replay how its own choices agree with the recorded ones; where those were forced, show them as used."""
+    meta = {**trace.meta, "routing_agreement": routing_agreement(recorded, trace)}
+    arrays = dict(trace.arrays)
+    for name in ("expert_indices", "expert_weights"):
+        if forced and name in arrays:
+            layers = [recorded.layers(name).index(layer) for layer in trace.layers(name)]
+            arrays[name] = recorded.arrays[name][:, layers]
+            meta["sources"] = {**meta["sources"], name: "replay, forced"}
+    return Trace(arrays, trace.spans, meta)
 
 
 def _token_limit(model: Model, prompt: int, max_new_tokens: int | None) -> int:
