@@ -78,7 +78,7 @@ class Labelled:
             raise TraceError(f"{dim} {label} is not here. Expected one of {ranges(labels)}.")
         rest = tuple(d for d in self.dims if d != dim)
         coords = {d: c for d, c in self.coords.items() if d != dim}
-        place = (*(slice(None) for _ in range(axis)), labels.index(label))
+        place: tuple[Any, ...] = (*(slice(None) for _ in range(axis)), labels.index(label))
         return Labelled(np.asarray(self.values[place]), rest, coords, self.source)  # a view: take() may copy all
 
 
