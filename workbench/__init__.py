@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from workbench.families import ModelError
     from workbench.harmony import HarmonyError
     from workbench.model import Model, load
+    from workbench.sizing import estimate
     from workbench.spec import CaptureSpec
     from workbench.trace import Span, Trace, TraceError
     from workbench.trace_file import open_trace
@@ -22,6 +23,7 @@ __all__ = [
     "Trace",
     "TraceError",
     "capture",
+    "estimate",
     "load",
     "open_trace",
     "replay",
@@ -40,6 +42,7 @@ _HOME = {
     "Trace": "trace",
     "TraceError": "trace",
     "capture": "capturing",
+    "estimate": "sizing",
     "load": "model",
     "open_trace": "trace_file",
     "replay": "capturing",

@@ -18,6 +18,7 @@ from workbench.hooks import attach
 from workbench.model import Model
 from workbench.rollout import Rollout, forward
 from workbench.routing_replay import forced_routing, routing_agreement
+from workbench.sizing import check_memory
 from workbench.spec import CaptureSpec
 from workbench.trace import Trace
 
@@ -79,6 +80,7 @@ def capture(
     limit = _token_limit(model, len(prompt), max_new_tokens)
     if not (math.isfinite(temperature) and temperature >= 0):
         raise ModelError(f"expected a temperature of 0 (greedy) or more, got {temperature}")
+    check_memory(model, spec, len(prompt) + limit)
     question = _question(conversation)
     display = _live_view(question) if show else None
     run = Rollout(model, prompt, limit, temperature, seed, _listener(model, prompt, display, on_token))
@@ -127,6 +129,7 @@ def replay(
     spec = capture or CaptureSpec()
     token_ids, question, effort = _read_transcript(model, transcript, effort)
     _check_token_ids(model, token_ids)
+    check_memory(model, spec, len(token_ids))
     if num_prompt_tokens is None:
         num_prompt_tokens = (
             transcript.num_prompt_tokens if isinstance(transcript, Trace) else _prompt_length(model, token_ids)

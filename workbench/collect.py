@@ -67,8 +67,11 @@ class Collector:
                 self._chunks.setdefault(name, []).append(_to_numpy(tensor))
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """Return the collected arrays with the dims and dtypes of a trace."""
-        found = {n: np.concatenate(chunks, axis=DIMS[n].index("token")) for n, chunks in self._chunks.items()}
+        """Return the collected arrays with the dims and dtypes of a trace, and let go of the parts."""
+        found: dict[str, NDArray[Any]] = {}
+        while self._chunks:
+            name, chunks = self._chunks.popitem()
+            found[name] = np.concatenate(chunks, axis=DIMS[name].index("token"))
         for name in ("logprobs", "entropy", "top_logprobs", "top_token_ids"):
             if name in found:
                 found[name] = _shift(found[name], self.rows)

@@ -199,5 +199,5 @@ def _widths(model: Model) -> dict[str, int]:
         "expert_weights": model.top_k,
         "queries": model.num_heads * model.d_head,
         "keys": model.num_kv_heads * model.d_head,
-        "residual": int(model.config.hidden_size),
+        "residual": model.d_model,
     }

@@ -89,6 +89,16 @@ class Model:
         return int(getattr(self.config, "head_dim", None) or self.config.hidden_size // self.num_heads)
 
     @property
+    def d_model(self) -> int:
+        """Width of the residual stream."""
+        return int(self.config.hidden_size)
+
+    @property
+    def item_size(self) -> int:
+        """Bytes of one activation."""
+        return int(self.hf.get_input_embeddings().weight.element_size())
+
+    @property
     def attention_scale(self) -> float:
         """Factor of the attention scores, usually ``d_head ** -0.5``."""
         scale: Any = self.attention(0).scaling
@@ -193,6 +203,27 @@ def load(
     if not isinstance(model, str | Path):
         raise ModelError(f"expected a name, a folder or a transformers model, got {type(model).__name__}")
     return _load_pretrained(str(model), tokenizer, device, dtype)
+
+
+PUBLISHED = {"openai/gpt-oss-20b": (24, 32), "openai/gpt-oss-120b": (36, 128)}
+"""Layers and experts of the released models, which are otherwise alike (openai/gpt-oss, model card table 1)."""
+
+
+def published_config(name: str) -> Any:
+    """Return a model's transformers config; those of the released gpt-oss models are known without a download."""
+    from transformers import AutoConfig, GptOssConfig
+
+    if name in PUBLISHED:
+        num_layers, num_experts = PUBLISHED[name]
+        return GptOssConfig(
+            num_hidden_layers=num_layers,
+            num_local_experts=num_experts,
+            quantization_config={"quant_method": "mxfp4"},
+        )
+    try:
+        return AutoConfig.from_pretrained(_locate(name)[0], trust_remote_code=False)
+    except OSError as error:
+        raise ModelError(f"cannot read the configuration of {name!r}: {str(error).splitlines()[0]}") from error
 
 
 def _wrap(hf: nn.Module, tokenizer: Any) -> Model:
