@@ -1,0 +1,189 @@
+// The token axis: minimap, funnel, strip, attention row, expert roll, with their names in the gutter at the left.
+
+import { largest, twoDigits } from "./numerics.js";
+import { MINIMAP, Minimap } from "./minimap.js";
+import { paintAttentionLane, paintExpertRoll } from "./lanes.js";
+import { QUANTITIES } from "./quantities.js";
+import { CellWidths, cellAt, paintBand, paintIndex, paintStrip, scaleEnd, stripLayout } from "./strip.js";
+import { RAMP } from "./palette.js";
+import { Surface, h, paintAbsence, setData, setText } from "./surface.js";
+
+export const GUTTER = 112;
+const PADDING = 14;
+const TOP = 8;
+const Y = { band: 74, strip: 91, index: 118, attention: 134, roll: 184 };
+const HEIGHT = { strip: 26, attention: 42 };
+
+export class Axis {
+  constructor(explorer) {
+    this.explorer = explorer;
+    this.widths = new CellWidths(explorer.tokens);
+    this.minimap = new Minimap();
+    this.surface = new Surface("Token axis");
+    const { numExperts } = explorer.facts;
+    this.rowHeight = numExperts > 16 ? 2.2 : 7;
+    this.height = Y.roll + Math.max(1, numExperts) * this.rowHeight + 10;
+    this.build();
+  }
+
+  build() {
+    const label = (top, ...children) => h("div", { class: "moe-gutter", style: `top:${top}px` }, ...children);
+    this.menu = h("select", { class: "moe-quantity", "aria-label": "Colour tokens by" });
+    for (const [name, { label: text }] of Object.entries(QUANTITIES)) this.menu.append(h("option", { value: name, text }));
+    this.menu.addEventListener("change", () => this.explorer.select({ colorBy: this.menu.value }));
+    this.pooled = h("span");
+    this.scale = h("span", { class: "moe-scale" });
+    this.scaleTop = h("span");
+    this.scaleRow = h("span", { class: "moe-scale-row" }, "0 ", this.scale, " ", this.scaleTop);
+    this.attentionOf = h("span", { class: "moe-secondary" });
+    this.kind = h("span", { class: "moe-secondary" });
+    this.sinkText = h("span", { class: "moe-secondary" });
+    this.sinkFill = h("i");
+    this.sinkBar = h("span", { class: "moe-sink-bar" }, this.sinkFill);
+    this.expertsOf = h("span", { class: "moe-secondary" });
+    const { numExperts } = this.explorer.facts;
+    this.element = h(
+      "section",
+      { class: "moe-axis", "aria-label": "Token axis", style: `height:${this.height}px` },
+      label(TOP - 2, h("span", { class: "moe-secondary", text: "channel" })),
+      label(TOP + 15, this.pooled),
+      label(TOP + 36, h("span", { class: "moe-secondary", text: "attention, max (√)" })),
+      label(Y.strip - 6, this.menu),
+      label(Y.strip + 14, this.scaleRow),
+      label(Y.attention + 1, h("b", { text: "attention" }), " ", this.attentionOf, h("br"), this.kind, h("br"), h("b", { text: "sink" }), " ", this.sinkText, " ", this.sinkBar),
+      label(Y.roll, h("b", { text: "experts" }), " ", this.expertsOf, h("br"), h("span", { class: "moe-secondary", text: numExperts ? `e0 … e${numExperts - 1} ↓` : "" })),
+      this.surface.canvas,
+    );
+    this.pooled.className = "moe-secondary";
+    this.listen();
+  }
+
+  listen() {
+    const { canvas } = this.surface;
+    const pick = (event, dragging) => {
+      const box = canvas.getBoundingClientRect();
+      this.pick(event.clientX - box.left, event.clientY - box.top, dragging);
+    };
+    canvas.addEventListener("pointerdown", (event) => {
+      this.dragging = event.clientY - canvas.getBoundingClientRect().top < Y.band;
+      if (this.dragging) canvas.setPointerCapture(event.pointerId);
+      pick(event, false);
+    });
+    canvas.addEventListener("pointermove", (event) => this.dragging && event.buttons && pick(event, true));
+    canvas.addEventListener("pointerup", () => (this.dragging = false));
+  }
+
+  pick(x, y, dragging) {
+    const { explorer } = this;
+    if (y < Y.band || dragging) {
+      explorer.select({ token: Math.floor((x / this.surface.width) * explorer.facts.numTokens) });
+      return;
+    }
+    const cell = cellAt(this.cells, x);
+    if (!cell) return;
+    const expert = Math.floor((y - Y.roll) / this.rowHeight);
+    if (y >= Y.roll && expert < explorer.facts.numExperts) explorer.select({ token: cell.token, expert }, "expert");
+    else explorer.select({ token: cell.token });
+  }
+
+  resize(width) {
+    this.surface.resize(Math.max(80, width - GUTTER - PADDING), this.height);
+  }
+
+  draw({ selection, palette }) {
+    const { explorer, surface } = this;
+    const { tokens, reading, quantities } = explorer;
+    const width = surface.width;
+    const ctx = surface.clear();
+    const quantity = quantities.of(selection);
+    const row = reading.attention(selection);
+    const cells = (this.cells = stripLayout(selection.token, tokens.length, width, (t) => this.widths.of(t)));
+    const marks = explorer.marks();
+    ctx.save();
+    ctx.translate(0, TOP);
+    this.minimap.paint(ctx, palette, { tokens, quantity, selection, row, cells, marks, width, scale: surface.scale });
+    ctx.restore();
+    this.paintCurrentColumn(ctx, palette, cells, selection.token);
+    paintBand(ctx, palette, cells, tokens, Y.band, width);
+    paintStrip(ctx, palette, cells, { tokens, quantity, selection, marks, y: Y.strip, height: HEIGHT.strip });
+    paintIndex(ctx, palette, cells, selection, Y.index);
+    paintAttentionLane(ctx, palette, cells, row, { token: selection.token, y: Y.attention, height: HEIGHT.attention, width });
+    this.drawRoll(ctx, palette, cells, selection);
+    this.drawGutter(palette, selection, quantity, row);
+    this.describe(selection, row, quantity);
+  }
+
+  paintCurrentColumn(ctx, palette, cells, token) {
+    const current = cells.find((c) => c.token === token);
+    if (!current) return;
+    ctx.fillStyle = palette.shade;
+    ctx.fillRect(current.x, Y.strip + HEIGHT.strip, current.width - 1, this.height - Y.strip - HEIGHT.strip);
+  }
+
+  drawRoll(ctx, palette, cells, { layer, expert }) {
+    const { blocks, reading, facts } = this.explorer;
+    const height = Math.max(16, facts.numExperts * this.rowHeight);
+    const width = this.surface.width;
+    if (!blocks.has("expert_indices", layer)) {
+      paintAbsence(ctx, palette, reading.absence("router", "expert_indices"), 0, Y.roll, width, height);
+      return;
+    }
+    const experts = blocks.layerColumn("expert_indices", layer);
+    const weights = blocks.has("expert_weights", layer) ? blocks.layerColumn("expert_weights", layer) : undefined;
+    if (!experts || weights === null) {
+      paintAbsence(ctx, palette, { state: "waiting", words: `experts of layer ${layer}` }, 0, Y.roll, width, height);
+      return;
+    }
+    const { numExperts, topK } = facts;
+    const selected = this.explorer.focus === "expert" ? expert : null;
+    paintExpertRoll(ctx, palette, cells, { experts, weights, numExperts, topK, selected, y: Y.roll, rowHeight: this.rowHeight, width });
+  }
+
+  drawGutter(palette, selection, quantity, row) {
+    const { reading } = this.explorer;
+    const { layer, head, colorBy } = selection;
+    if (this.menu.value !== colorBy) this.menu.value = colorBy;
+    const isAmount = colorBy !== "channel";
+    setText(this.pooled, isAmount ? pooledName(colorBy, selection) : "");
+    this.scaleRow.hidden = !isAmount;
+    if (isAmount) setText(this.scaleTop, scaleEnd({ top: QUANTITIES[colorBy].top(this.explorer.facts) }, colorBy));
+    const stops = RAMP[palette.name].join(",");
+    if (this.scale.dataset.stops !== stops) {
+      this.scale.dataset.stops = stops;
+      this.scale.style.background = `linear-gradient(to right,${stops})`;
+    }
+    setText(this.attentionOf, `L${layer} h${head}`);
+    const kind = reading.layerKind(layer);
+    setText(this.kind, kind.startsWith("sliding") ? kind.replace("sliding ", "sliding, window ") : kind && `${kind} layer`);
+    const sink = row.state === "here" ? row.sink : undefined;
+    setText(this.sinkText, sink === undefined ? "–" : sink === null ? "none" : twoDigits(sink));
+    this.sinkBar.hidden = typeof sink !== "number";
+    if (typeof sink === "number") this.sinkFill.style.width = `${(sink * 100).toFixed(1)}%`;
+    setText(this.expertsOf, `L${layer}`);
+  }
+
+  // What the canvas shows, in words and as data, for people who cannot see it and for tests.
+  describe(selection, row, quantity) {
+    const { tokens } = this.explorer;
+    const { token, layer, head, colorBy } = selection;
+    let words = row.words ?? "";
+    if (row.state === "here") {
+      const top = largest(row.weights, 5, 0.005);
+      const looked = top.map((j) => `${row.from + j} ${tokens.cell(row.from + j)} ${twoDigits(row.weights[j])}`);
+      words = `looks at ${looked.join(", ") || "no token above .005"}`;
+      setData(this.element, "attention", top.map((j) => `${row.from + j}:${row.weights[j].toFixed(4)}`).join(" "));
+      setData(this.element, "sink", row.sink === null ? "none" : row.sink.toFixed(4));
+      setData(this.element, "windowStart", row.from);
+    }
+    setData(this.element, "state", row.state);
+    const value = quantity.values?.[token];
+    setData(this.element, "quantity", value === undefined ? quantity.words ?? "" : Number.isNaN(value) ? "undefined" : value.toFixed(4));
+    this.surface.label(`Token axis, coloured by ${QUANTITIES[colorBy].label}. Token ${token}, layer ${layer} head ${head} ${words}`);
+  }
+}
+
+// "router entropy, max", "sink mass h3, max": what the minimap pools, by its largest value.
+function pooledName(colorBy, { head, expert }) {
+  const part = { sink_mass: ` h${head}`, expert_weight: ` e${expert}` }[colorBy] ?? "";
+  return `${QUANTITIES[colorBy].label}${part}, max`;
+}

@@ -1,0 +1,238 @@
+// The whole view: one selection (token, layer, head, expert), drawn by every panel, shared with Python.
+
+import { Alternatives } from "./alternatives.js";
+import { Axis } from "./axis.js";
+import { Blocks } from "./blocks.js";
+import { Find } from "./find.js";
+import { Header } from "./header.js";
+import { Help, handleKey } from "./keys.js";
+import { Notes } from "./notes.js";
+import { Palette, themeName, watchTheme } from "./palette.js";
+import { QUANTITIES, Quantities } from "./quantities.js";
+import { Reading } from "./reading.js";
+import { Stack } from "./stack.js";
+import { Status } from "./status.js";
+import { h, setData } from "./surface.js";
+import { Tokens } from "./tokens.js";
+import { Transcript } from "./transcript.js";
+import { Wall } from "./wall.js";
+
+const WALL_DELAY_MS = 80;
+const SYNC_DELAY_MS = 60;
+const PLAY_MS = 160;
+const SHARED = { token: "token", layer: "layer", head: "head", expert: "expert", colorBy: "color_by" };
+
+// A selection within the trace, whatever was asked for.
+export function clampSelection(wanted, facts) {
+  const within = (value, count) => Math.min(Math.max(0, count - 1), Math.max(0, Math.trunc(value) || 0));
+  return {
+    token: within(wanted.token, facts.numTokens),
+    layer: within(wanted.layer, facts.numLayers),
+    head: within(wanted.head, facts.numHeads),
+    expert: within(wanted.expert, facts.numExperts),
+    colorBy: QUANTITIES[wanted.colorBy] ? wanted.colorBy : "channel",
+  };
+}
+
+export class Explorer {
+  constructor(model, el) {
+    this.model = model;
+    this.facts = model.get("_facts");
+    this.blocks = new Blocks(model, this.facts, (problem) => this.arrived(problem));
+    this.tokens = new Tokens(this.facts, this.blocks.get("all/token_ids"));
+    this.reading = new Reading(this.blocks, this.facts, this.tokens);
+    this.quantities = new Quantities(this.reading);
+    this.focus = "head";
+    this.selection = this.fromModel();
+    this.palette = new Palette(themeName(el));
+    this.build(el);
+    this.listen(el);
+    this.resize();
+    this.notes.refresh();
+    this.frame();
+    this.drawWall();
+  }
+
+  build(el) {
+    this.header = new Header(this);
+    this.axis = new Axis(this);
+    this.transcript = new Transcript(this);
+    this.stack = new Stack(this);
+    this.wall = new Wall(this);
+    this.alternatives = new Alternatives(this);
+    this.status = new Status(this);
+    this.find = new Find(this);
+    this.notes = new Notes(this);
+    this.help = new Help(this);
+    this.lower = h("div", { class: "moe-lower" }, this.wall.element, this.alternatives.element);
+    this.panels = h("div", { class: "moe-panels" }, this.transcript.element, this.stack.element, this.lower);
+    this.root = h(
+      "div",
+      { class: "moe-root", tabindex: "0", role: "application", "aria-label": `Trace explorer: ${this.facts.question}`, "data-lm-suppress-shortcuts": "true" },
+      this.header.element, this.find.element, this.axis.element, this.notes.element, this.panels, this.status.element, this.help.element,
+    );
+    this.box = h("div", { class: "moe-box" }, this.root);
+    el.append(this.box);
+  }
+
+  listen() {
+    this.onKey = (event) => handleKey(this, event);
+    this.root.addEventListener("keydown", this.onKey);
+    this.root.addEventListener("pointerdown", (event) => {
+      if (!event.target.closest("input, select, button, .moe-transcript-scroll")) this.root.focus({ preventScroll: true });
+    });
+    this.observer = new ResizeObserver(() => this.resize() && this.schedule(true));
+    this.observer.observe(this.box);
+    this.stopTheme = watchTheme(() => {
+      this.palette = new Palette(themeName(this.root));
+      this.schedule(true);
+    });
+    this.onChange = () => this.adopt();
+    for (const name of Object.values(SHARED)) this.model.on(`change:${name}`, this.onChange);
+    this.onNotes = () => {
+      this.notes.refresh();
+      this.schedule();
+    };
+    for (const name of ["bookmarks", "notes"]) this.model.on(`change:${name}`, this.onNotes);
+    this.onMessage = (message) => message?.said && this.status.say(message.said, message.kind);
+    this.model.on("msg:custom", this.onMessage);
+  }
+
+  close() {
+    this.stopPlay();
+    this.observer.disconnect();
+    this.stopTheme();
+    for (const name of Object.values(SHARED)) this.model.off(`change:${name}`, this.onChange);
+    for (const name of ["bookmarks", "notes"]) this.model.off(`change:${name}`, this.onNotes);
+    this.model.off("msg:custom", this.onMessage);
+    this.blocks.close();
+    cancelAnimationFrame(this.pending);
+    clearTimeout(this.wallTimer);
+    clearTimeout(this.syncTimer);
+  }
+
+  fromModel() {
+    const wanted = Object.fromEntries(Object.entries(SHARED).map(([ours, theirs]) => [ours, this.model.get(theirs)]));
+    return clampSelection(wanted, this.facts);
+  }
+
+  // Python moved the selection. What this view has not told Python yet stands.
+  adopt() {
+    if (this.syncTimer) return;
+    this.selection = this.fromModel();
+    this.schedule();
+  }
+
+  // Move the selection; `focus` says what [ and ] step from now on.
+  select(changes, focus) {
+    if (focus) this.focus = focus;
+    this.selection = clampSelection({ ...this.selection, ...changes }, this.facts);
+    if ("colorBy" in changes && changes.colorBy === "expert_weight") this.focus = "expert";
+    this.schedule();
+    this.syncTimer ??= setTimeout(() => this.tellPython(), SYNC_DELAY_MS);
+  }
+
+  tellPython() {
+    this.syncTimer = null;
+    for (const [ours, theirs] of Object.entries(SHARED)) {
+      if (this.model.get(theirs) !== this.selection[ours]) this.model.set(theirs, this.selection[ours]);
+    }
+    this.model.save_changes();
+  }
+
+  step(by) {
+    this.select({ token: this.selection.token + by });
+  }
+
+  stepFocus(by) {
+    this.select({ [this.focus]: this.selection[this.focus] + by });
+  }
+
+  setFocus(focus) {
+    this.focus = focus;
+    this.schedule();
+  }
+
+  nextQuantity() {
+    const names = Object.keys(QUANTITIES);
+    this.select({ colorBy: names[(names.indexOf(this.selection.colorBy) + 1) % names.length] });
+  }
+
+  marks() {
+    return this.notes.marks();
+  }
+
+  save() {
+    this.model.send({ save: true });
+    this.status.say("saving …");
+  }
+
+  togglePlay() {
+    if (this.playing) this.stopPlay();
+    else this.playing = setInterval(() => this.playStep(), PLAY_MS);
+    this.header.playing(Boolean(this.playing));
+  }
+
+  playStep() {
+    if (this.selection.token < this.facts.numTokens - 1) this.step(1);
+    else this.stopPlay();
+  }
+
+  stopPlay() {
+    clearInterval(this.playing);
+    this.playing = null;
+    this.header.playing(false);
+  }
+
+  // Blocks came from the kernel, or did not.
+  arrived(problem) {
+    if (problem) this.status.say(problem, "warning");
+    this.schedule(true);
+  }
+
+  // Read all widths, then write; returns whether anything changed.
+  resize() {
+    const width = this.root.clientWidth;
+    if (!width || width === this.width) return false;
+    this.width = width;
+    this.root.style.setProperty("--moe-transcript", width > 820 ? "auto" : "230px");
+    const stack = this.stack.element.clientWidth - 28;
+    const wall = this.wall.element.clientWidth - 28;
+    this.axis.resize(width);
+    this.stack.resize(stack);
+    this.wall.resize(wall);
+    return true;
+  }
+
+  schedule(withWall = false) {
+    this.wallSoon ||= withWall;
+    this.pending ??= requestAnimationFrame(() => this.frame());
+  }
+
+  // One step: read geometry, draw the panels, ask for what was missing. The wall follows when stepping pauses.
+  frame() {
+    this.pending = null;
+    this.transcript.measure(this);
+    this.axis.draw(this);
+    this.stack.draw(this);
+    this.transcript.draw(this);
+    this.alternatives.draw(this);
+    this.wall.drawTitle(this);
+    this.status.draw(this);
+    this.describe();
+    this.blocks.flush();
+    clearTimeout(this.wallTimer);
+    this.wallTimer = setTimeout(() => this.drawWall(), this.wallSoon ? 0 : WALL_DELAY_MS);
+    this.wallSoon = false;
+  }
+
+  drawWall() {
+    this.wall.draw(this);
+    this.blocks.flush();
+  }
+
+  describe() {
+    setData(this.root, "theme", this.palette.name);
+    for (const name of Object.keys(SHARED)) setData(this.root, name, this.selection[name]);
+  }
+}

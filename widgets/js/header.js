@@ -1,0 +1,74 @@
+// The head of the view: the question, where the trace comes from, what was captured and what was not, three buttons.
+
+import { h, setText } from "./surface.js";
+
+const DTYPES = { float32: "fp32", bfloat16: "bf16", float16: "fp16" };
+
+const CAPTURES = [
+  ["router", ["expert_indices", "expert_weights"]],
+  ["attention", ["queries", "keys"]],
+  ["lens", ["lens_token_ids"]],
+  ["residual", ["residual"]],
+];
+
+// Badges {text, kind, title}: source, dtype, what is here, what is not, whether the rollout was cut.
+export function badges(facts) {
+  const out = [];
+  const sources = [...new Set(Object.values(facts.arrays).map((a) => a.source).filter(Boolean))];
+  for (const source of sources) out.push(sourceBadge(source));
+  if (facts.dtype) out.push({ text: DTYPES[facts.dtype] ?? facts.dtype, kind: "plain", title: `the model ran in ${facts.dtype}` });
+  for (const [name, arrays] of CAPTURES) out.push(captureBadge(name, arrays, facts));
+  if (facts.truncated) out.push({ text: `✂ cut: ${facts.truncated}`, kind: "warning", title: "the rollout did not end by itself" });
+  return out;
+}
+
+function sourceBadge(source) {
+  if (source === "live") return { text: "live", kind: "live", title: "captured while the tokens were generated" };
+  if (source === "replay") {
+    return { text: "↻ replay", kind: "warning", title: "recomputed in one forward over the finished tokens: near-ties may differ from what happened" };
+  }
+  return { text: source, kind: "plain", title: `arrays come from: ${source}` };
+}
+
+function captureBadge(name, arrays, facts) {
+  const missing = arrays.filter((a) => !facts.arrays[a]);
+  if (missing.length) return { text: `${name} not captured`, kind: "missing", title: `not in this trace: ${missing.join(", ")}` };
+  const layers = facts.arrays[arrays[0]].layers ?? [];
+  const some = layers.length < facts.numLayers;
+  return { text: `✓ ${name}${some ? ` ${layers.length}/${facts.numLayers} layers` : ""}`, kind: "plain", title: `captured: ${arrays.join(", ")}` };
+}
+
+export class Header {
+  constructor(explorer) {
+    const { facts } = explorer;
+    const button = (text, label, action) => h("button", { type: "button", class: "moe-button", text, "aria-label": label, onclick: action });
+    this.play = button("▶ Play", "Play", () => explorer.togglePlay());
+    this.play.setAttribute("aria-pressed", "false");
+    this.element = h(
+      "header",
+      { class: "moe-header" },
+      h("div", { class: "moe-question", role: "heading", "aria-level": "2", text: facts.question, title: facts.question }),
+      h("div", { class: "moe-buttons" }, this.play, button("Find", "Find", () => explorer.find.open()), button("Save", "Save bookmarks and notes", () => explorer.save())),
+      this.facts(facts),
+      h("div", { class: "moe-badges" }, ...badges(facts).map(({ text, kind, title }) => h("span", { class: `moe-badge moe-badge-${kind}`, text, title }))),
+    );
+  }
+
+  facts(facts) {
+    const parts = [];
+    if (facts.effort) parts.push("effort ", h("b", { text: facts.effort }), " · ");
+    parts.push(h("b", { text: facts.model }));
+    const shape = [`${facts.numLayers} layers`];
+    if (facts.numExperts) shape[0] += ` × ${facts.numExperts} experts`;
+    if (facts.topK) shape.push(`top-${facts.topK}`);
+    const said = facts.embedded ? " (embedded: says nothing about gpt-oss)" : "";
+    const completion = facts.numTokens - facts.numPromptTokens;
+    const counts = `${facts.numPromptTokens.toLocaleString("en")} + ${completion.toLocaleString("en")} tokens`;
+    return h("div", { class: "moe-facts moe-secondary" }, ...parts, `${said}, ${shape.join(", ")} · ${counts}`);
+  }
+
+  playing(isPlaying) {
+    setText(this.play, isPlaying ? "❚❚ Pause" : "▶ Play");
+    this.play.setAttribute("aria-pressed", String(isPlaying));
+  }
+}

@@ -1,0 +1,86 @@
+// The keyboard: which key does what, and the overlay that lists them. Handled keys never reach the notebook.
+
+import { h } from "./surface.js";
+
+const PLAIN = {
+  ArrowLeft: (x) => x.step(-1),
+  ArrowRight: (x) => x.step(1),
+  ArrowUp: (x) => x.select({ layer: x.selection.layer - 1 }),
+  ArrowDown: (x) => x.select({ layer: x.selection.layer + 1 }),
+  Home: (x) => x.select({ token: 0 }),
+  End: (x) => x.select({ token: x.facts.numTokens - 1 }),
+  "[": (x) => x.stepFocus(-1),
+  "]": (x) => x.stepFocus(1),
+  e: (x) => x.setFocus("expert"),
+  h: (x) => x.setFocus("head"),
+  c: (x) => x.nextQuantity(),
+  "/": (x) => x.find.open(),
+  " ": (x) => x.togglePlay(),
+  m: (x) => x.notes.toggleBookmark(),
+  n: (x) => x.notes.edit(),
+  "?": (x) => x.help.toggle(),
+  Escape: (x) => x.help.close(),
+};
+
+const SHIFTED = {
+  ArrowLeft: (x) => x.select({ token: x.tokens.sentenceStep(x.selection.token, -1) }),
+  ArrowRight: (x) => x.select({ token: x.tokens.sentenceStep(x.selection.token, 1) }),
+  "?": PLAIN["?"],
+  "/": PLAIN["?"],
+};
+
+export const ALL_KEYS = [
+  ["← →", "token"], ["⇧ ← →", "sentence"], ["↑ ↓", "layer"], ["[ ]", "head, or expert when one is chosen"],
+  ["h e", "let [ ] choose heads, experts"], ["home end", "first, last token"], ["c", "next quantity to colour by"],
+  ["/", "find"], ["space", "play, pause"], ["m", "bookmark"], ["n", "note"], ["?", "this list"], ["esc", "close"],
+];
+
+// What a key does here, or undefined when it is not ours.
+export function actionOf({ key, shiftKey, ctrlKey, metaKey, altKey }) {
+  if (ctrlKey || metaKey || altKey) return undefined;
+  return shiftKey ? SHIFTED[key] ?? (key === "[" || key === "]" ? PLAIN[key] : undefined) : PLAIN[key];
+}
+
+const TYPED_INTO = "input, textarea, select";
+
+export function handleKey(explorer, event) {
+  if (event.target.closest?.(TYPED_INTO)) {
+    event.stopPropagation(); // typing stays in the field
+    return;
+  }
+  if (event.target.closest?.("button") && (event.key === " " || event.key === "Enter")) {
+    event.stopPropagation();
+    return;
+  }
+  const action = actionOf(event);
+  if (!action) return;
+  event.preventDefault();
+  event.stopPropagation();
+  action(explorer);
+}
+
+export class Help {
+  constructor(explorer) {
+    this.explorer = explorer;
+    const rows = ALL_KEYS.map(([caps, words]) => h("tr", {}, h("td", {}, ...caps.split(" ").map((c) => h("kbd", { text: c }))), h("td", { text: words })));
+    const close = h("button", { type: "button", class: "moe-button", text: "Close", onclick: () => this.close() });
+    this.element = h(
+      "div",
+      { class: "moe-overlay", role: "dialog", "aria-label": "All keys", hidden: true },
+      h("b", { text: "All keys" }),
+      h("table", {}, h("tbody", {}, ...rows)),
+      h("div", { class: "moe-secondary", text: "Everything drawn can be clicked." }),
+      close,
+    );
+  }
+
+  toggle() {
+    this.element.hidden = !this.element.hidden;
+  }
+
+  close() {
+    if (this.element.hidden) return;
+    this.element.hidden = true;
+    this.explorer.root.focus();
+  }
+}

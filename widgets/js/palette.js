@@ -1,0 +1,102 @@
+// Colours: hue means channel, the ramp means amount, ink means selection. Values and ratios: see tests/js/palette.test.js.
+
+export const CHANNEL_COLOURS = {
+  light: {
+    ...{ system: "#454a5a", developer: "#2f3a00", user: "#157f77", analysis: "#a65a12" },
+    ...{ commentary: "#5a0446", final: "#1c53a6", tool: "#7a45ee" },
+  },
+  dark: {
+    ...{ system: "#e2e4e7", developer: "#7f9210", user: "#6fc4ab", analysis: "#f3a536" },
+    ...{ commentary: "#c06d9b", final: "#5b8cf2", tool: "#c2a8ff" },
+  },
+};
+
+export const RAMP = {
+  light: ["#f1f4f5", "#cfe3e6", "#92c3cc", "#4f9cb0", "#23708f", "#134a6c", "#0b2844"],
+  dark: ["#1c2226", "#1c3d4c", "#1d5d73", "#2a8696", "#5cb3b3", "#a5d9c8", "#e4f4d6"],
+};
+
+const SURFACES = {
+  light: {
+    ...{ panel: "#ffffff", sunk: "#f7f8f9", ink: "#14181c", warning: "#9a3d00", bar: "#23708f", track: "#e8ebed" },
+    ...{ text: "rgba(0,0,0,.87)", secondary: "rgba(0,0,0,.56)", line: "#e3e6e8", shade: "rgba(20,24,28,.07)" },
+    ...{ foot: "#cdd1d3", grey: "#909496", dark: "#63676a", hatch: "rgba(0,0,0,.28)" },
+  },
+  dark: {
+    ...{ panel: "#161819", sunk: "#1a1d1f", ink: "#f3f5f6", warning: "#ffb27a", bar: "#5cb3b3", track: "#272b2e" },
+    ...{ text: "rgba(255,255,255,.87)", secondary: "rgba(255,255,255,.6)", line: "#2b3033", shade: "rgba(243,245,246,.1)" },
+    ...{ foot: "#41474b", grey: "#80868a", dark: "#a9aeb1", hatch: "rgba(255,255,255,.3)" },
+  },
+};
+
+const STEPS = 128;
+
+function channelsOf(hex) {
+  return [1, 3, 5].map((i) => parseInt(hex.slice(i, i + 2), 16));
+}
+
+export function luminance(hex) {
+  const [r, g, b] = channelsOf(hex).map((v) => (v / 255 <= 0.04045 ? v / 255 / 12.92 : ((v / 255 + 0.055) / 1.055) ** 2.4));
+  return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+}
+
+export function contrast(a, b) {
+  const [low, high] = [luminance(a), luminance(b)].sort((x, y) => x - y);
+  return (high + 0.05) / (low + 0.05);
+}
+
+// Black or white, whichever contrasts more.
+export function textOn(hex) {
+  return contrast(hex, "#000000") >= contrast(hex, "#ffffff") ? "#000000" : "#ffffff";
+}
+
+// Colour of an amount within 0–1 on a ramp of equally spaced stops.
+export function mix(stops, amount) {
+  const at = Math.min(1, Math.max(0, amount)) * (stops.length - 1);
+  const low = Math.min(stops.length - 2, Math.floor(at));
+  const [a, b] = [channelsOf(stops[low]), channelsOf(stops[low + 1])];
+  return `#${a.map((v, i) => Math.round(v + (b[i] - v) * (at - low)).toString(16).padStart(2, "0")).join("")}`;
+}
+
+// Everything a canvas needs to paint in one theme.
+export class Palette {
+  constructor(name) {
+    this.name = name;
+    Object.assign(this, SURFACES[name]);
+    this.channels = CHANNEL_COLOURS[name];
+    this.fills = Array.from({ length: STEPS + 1 }, (_, i) => mix(RAMP[name], i / STEPS));
+    this.texts = this.fills.map(textOn);
+    this.onChannel = Object.fromEntries(Object.entries(this.channels).map(([k, v]) => [k, textOn(v)]));
+  }
+
+  step(amount) {
+    return Math.round(Math.min(1, Math.max(0, amount)) * STEPS);
+  }
+
+  fill(amount) {
+    return this.fills[this.step(amount)];
+  }
+
+  textOnFill(amount) {
+    return this.texts[this.step(amount)];
+  }
+}
+
+// "light" or "dark", as JupyterLab says, else as the system prefers.
+export function themeName(el) {
+  const lab = el.closest("[data-jp-theme-light]") ?? document.body;
+  if (lab.dataset.jpThemeLight) return lab.dataset.jpThemeLight === "false" ? "dark" : "light";
+  return matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light";
+}
+
+// Call back when the theme changes; returns the function that stops it.
+export function watchTheme(callback) {
+  const observer = new MutationObserver(callback);
+  observer.observe(document.body, { attributes: true, attributeFilter: ["data-jp-theme-light"] });
+  const query = matchMedia("(prefers-color-scheme: dark)");
+  query.addEventListener("change", callback);
+  return () => {
+    observer.disconnect();
+    query.removeEventListener("change", callback);
+  };
+}

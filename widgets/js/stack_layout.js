@@ -1,0 +1,47 @@
+// Where the columns of the layer stack stand, and what a point in them is.
+
+const LABEL = 38;
+const GAP = 16;
+
+// Columns within `width`: layer, lens, router, margin, heads.
+export function stackColumns(width, { numExperts, numHeads, numKvHeads }, big) {
+  const margin = big ? 68 : 66;
+  const room = Math.max(200, width - LABEL - margin - 3 * GAP);
+  // The router is the panel's reason to be: it takes what lens and heads can spare.
+  const lens = Math.round(Math.min(150, room * 0.27));
+  const heads = Math.round(Math.min(room * 0.31, numHeads * 26 + numKvHeads * 7));
+  const router = Math.min(room - lens - heads, numExperts * 30);
+  const slack = Math.max(0, room - lens - heads - router);
+  const columns = { layer: { x: 0, width: LABEL } };
+  let x = LABEL;
+  const place = (name, w, rest) => {
+    columns[name] = { x, width: w, ...rest };
+    x += w + GAP + slack / 3;
+  };
+  place("lens", lens);
+  place("router", router, { cell: router / Math.max(1, numExperts) });
+  place("margin", margin);
+  place("heads", heads, headCells(heads, numHeads, numKvHeads));
+  return columns;
+}
+
+// Heads of one kv group stand together.
+function headCells(width, numHeads, numKvHeads) {
+  const groups = Math.max(1, numKvHeads);
+  const gap = numHeads > 16 ? 2 : 6;
+  return { cell: (width - gap * (groups - 1)) / Math.max(1, numHeads), gap, perGroup: Math.max(1, numHeads / groups) };
+}
+
+export function expertAt(columns, { numExperts }, x) {
+  const expert = Math.floor((x - columns.router.x) / columns.router.cell);
+  return expert >= 0 && expert < numExperts ? expert : null;
+}
+
+export function headAt(columns, { numHeads }, x) {
+  const { cell, gap, perGroup } = columns.heads;
+  const group = cell * perGroup + gap;
+  const within = x - columns.heads.x;
+  if (within < 0) return null;
+  const head = Math.floor(within / group) * perGroup + Math.min(perGroup - 1, Math.floor((within % group) / cell));
+  return head < numHeads ? head : null;
+}

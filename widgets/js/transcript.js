@@ -1,0 +1,147 @@
+// What was said, by channel, with the current token marked, its sentence tinted and what it attends to underlined.
+// Only tokens near the current one are mounted; the rest is counted.
+
+import { largest } from "./numerics.js";
+import { messageName } from "./strip.js";
+import { h, setData } from "./surface.js";
+
+export const MOUNTED = 420;
+const REMOUNT_WITHIN = 120;
+const UNDERLINES = 6;
+
+// Tokens [from, to) to mount around a token.
+export function mountedRange(token, count) {
+  return { from: Math.max(0, token - MOUNTED), to: Math.min(count, token + MOUNTED + 1) };
+}
+
+// Whether a token is too near the end of what is mounted.
+export function mustRemount(range, token, count) {
+  if (!range) return true;
+  const nearStart = token - range.from < REMOUNT_WITHIN && range.from > 0;
+  const nearEnd = range.to - token <= REMOUNT_WITHIN && range.to < count;
+  return nearStart || nearEnd;
+}
+
+export class Transcript {
+  constructor(explorer) {
+    this.explorer = explorer;
+    this.range = null;
+    this.spans = new Map(); // token → its element
+    this.marked = { current: null, sentence: [], attended: [] };
+    this.scroller = h("div", { class: "moe-transcript-scroll", tabindex: "0", role: "region", "aria-label": "Transcript by channel" });
+    this.element = h("section", { class: "moe-transcript" }, this.scroller);
+    this.scroller.addEventListener("click", (event) => {
+      const target = event.target.closest("[data-token]");
+      if (target) explorer.select({ token: Number(target.dataset.token) });
+    });
+  }
+
+  // Read geometry here, before anything of this step is written.
+  measure({ selection }) {
+    this.scrollTo = null;
+    if (mustRemount(this.range, selection.token, this.explorer.facts.numTokens)) return;
+    this.scrollTo = this.target(selection.token);
+  }
+
+  target(token) {
+    const element = this.spans.get(token);
+    if (!element) return null;
+    const { scroller } = this;
+    const line = element.offsetTop;
+    const height = scroller.clientHeight;
+    const visible = line >= scroller.scrollTop + 24 && line + 24 <= scroller.scrollTop + height;
+    return visible ? null : Math.max(0, line - height * 0.6);
+  }
+
+  draw({ selection }) {
+    const { tokens, facts } = this.explorer;
+    const remount = mustRemount(this.range, selection.token, facts.numTokens);
+    if (remount) this.mount(selection.token);
+    this.mark(selection, tokens);
+    const to = remount ? this.target(selection.token) : this.scrollTo;
+    if (to !== null) this.scroller.scrollTop = to;
+  }
+
+  mount(token) {
+    const { tokens, facts } = this.explorer;
+    this.range = mountedRange(token, facts.numTokens);
+    this.spans.clear();
+    this.marked = { current: null, sentence: [], attended: [] };
+    const { from, to } = this.range;
+    const blocks = tokens.messages.filter((m) => m.start < to && m.stop > from).map((m) => this.message(m, from, to));
+    this.scroller.replaceChildren(
+      ...(from > 0 ? [this.more(from, "before", from - 1)] : []),
+      ...(blocks.length ? blocks : [h("div", { class: "moe-content" }, ...this.pieces(from, to))]),
+      ...(to < facts.numTokens ? [this.more(facts.numTokens - to, "after", to)] : []),
+    );
+  }
+
+  more(count, where, token) {
+    return h("button", { class: "moe-more", type: "button", "data-token": token, text: `${count.toLocaleString("en")} tokens ${where}` });
+  }
+
+  message(message, from, to) {
+    const name = messageName(message);
+    const count = `${message.stop - message.start} tokens`;
+    const note = message.hue === "analysis" ? `raw chain of thought · ${count}` : count;
+    const label = h(
+      "div",
+      { class: "moe-channel", "data-token": message.start, title: message.malformed ? `malformed: ${message.malformed}` : null },
+      h("b", { text: name }),
+      h("span", { class: "moe-secondary", text: `  ${note}` }),
+    );
+    // Header and closing tokens have no text of their own: stepping onto them marks the message's name.
+    for (let i = Math.max(from, message.start); i < Math.min(to, message.contentStart); i++) this.spans.set(i, label);
+    const content = h("div", { class: "moe-content" });
+    content.append(...this.pieces(Math.max(from, message.contentStart), Math.min(to, message.stop)));
+    return h("div", { class: "moe-message", "data-hue": message.hue }, label, content);
+  }
+
+  pieces(from, to) {
+    const { tokens } = this.explorer;
+    return tokens.pieces(from, Math.max(from, to)).map(({ token, count, text }) => {
+      const special = tokens.isSpecial(token);
+      const shown = special ? tokens.cell(token) : text;
+      const element = h("span", { "data-token": token, class: special ? "moe-special" : null, text: shown });
+      for (let i = token; i < token + count; i++) this.spans.set(i, element);
+      return element;
+    });
+  }
+
+  mark({ token, layer, head }, tokens) {
+    const { marked } = this;
+    const current = this.spans.get(token) ?? null;
+    if (current !== marked.current) {
+      marked.current?.classList.remove("moe-current");
+      marked.current?.removeAttribute("aria-current");
+      current?.classList.add("moe-current");
+      current?.setAttribute("aria-current", "true");
+      marked.current = current;
+    }
+    const sentence = tokens.sentenceAt(token);
+    this.swap("sentence", "moe-sentence", sentence ? this.elements(sentence.start, sentence.stop) : []);
+    const row = this.explorer.reading.attention({ token, layer, head });
+    const top = row.state === "here" ? largest(row.weights, UNDERLINES, 0.03).map((j) => row.from + j) : [];
+    this.swap("attended", "moe-attended", top.map((t) => this.spans.get(t)).filter(Boolean));
+    setData(this.element, "current", token);
+  }
+
+  elements(start, stop) {
+    const found = [];
+    for (let i = start; i < stop; i++) {
+      const element = this.spans.get(i);
+      if (element) found.push(element);
+    }
+    return found;
+  }
+
+  // Move a class from the elements that had it to those that should, touching only the difference.
+  swap(kind, name, wanted) {
+    const before = this.marked[kind];
+    if (before.length === wanted.length && before.every((e, i) => e === wanted[i])) return;
+    const keep = new Set(wanted);
+    for (const element of before) if (!keep.has(element)) element.classList.remove(name);
+    for (const element of wanted) element.classList.add(name);
+    this.marked[kind] = wanted;
+  }
+}
