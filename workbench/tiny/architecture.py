@@ -22,7 +22,7 @@ ATTENTION = "sink_as_key"
 
 def tiny_config(tokenizer: "PreTrainedTokenizerFast") -> GptOssConfig:
     """The one shape that was tried: 4 layers, 8 experts, 2 of them per token, about 1.1 M parameters."""
-    eos = [tokenizer.convert_tokens_to_ids(token) for token in ("<|return|>", "<|call|>")]
+    vocabulary = tokenizer.get_vocab()
     return GptOssConfig(
         vocab_size=len(tokenizer),
         hidden_size=128,
@@ -49,7 +49,7 @@ def tiny_config(tokenizer: "PreTrainedTokenizerFast") -> GptOssConfig:
         tie_word_embeddings=False,
         bos_token_id=tokenizer.bos_token_id,
         pad_token_id=tokenizer.pad_token_id,
-        eos_token_id=eos,
+        eos_token_id=[vocabulary["<|return|>"], vocabulary["<|call|>"]],
         attention_dropout=0.0,
         router_aux_loss_coef=0.01,
     )
@@ -59,7 +59,9 @@ def training_model(config: GptOssConfig) -> GptOssForCausalLM:
     """A freshly initialised fp32 model that computes attention with the function below."""
     AttentionInterface.register(ATTENTION, sink_as_key_attention)
     AttentionMaskInterface.register(ATTENTION, eager_mask)
-    model = GptOssForCausalLM._from_config(config, attn_implementation=ATTENTION, dtype=torch.float32)
+    model: GptOssForCausalLM = GptOssForCausalLM._from_config(  # type: ignore[no-untyped-call]
+        config, attn_implementation=ATTENTION, dtype=torch.float32
+    )
     model.set_experts_implementation("eager")
     return model
 
@@ -90,4 +92,3 @@ def sink_as_key_attention(
     mask = F.pad(attention_mask, (1, 0))
     out = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout, scale=scaling)
     return out[..., :d_head].transpose(1, 2).contiguous(), None
-

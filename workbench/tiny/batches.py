@@ -102,6 +102,4 @@ def _pool(
     num_steps = len(batches) // batches_per_step
     order = rng.sample(range(num_steps), num_steps)
     pad = tokenizer.pad_token_id
-    return [
-        [collate(rows, pad) for rows in batches[i * batches_per_step : (i + 1) * batches_per_step]] for i in order
-    ]
+    return [[collate(rows, pad) for rows in batches[i * batches_per_step : (i + 1) * batches_per_step]] for i in order]

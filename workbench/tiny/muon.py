@@ -16,7 +16,7 @@ _NUM_ITERATIONS = 5
 def orthogonalise(matrices: torch.Tensor) -> torch.Tensor:
     """Push all singular values of each matrix [..., rows, columns] towards 1 (they end near 0.7–1.2)."""
     a, b, c = _COEFFICIENTS
-    x = matrices / (matrices.norm(dim=(-2, -1), keepdim=True) + 1e-7)
+    x: torch.Tensor = matrices / (torch.linalg.matrix_norm(matrices, keepdim=True) + 1e-7)
     tall = x.shape[-2] > x.shape[-1]
     if tall:
         x = x.mT
@@ -33,6 +33,7 @@ class Muon(torch.optim.Optimizer):
     """
 
     def __init__(self, params: Iterable[torch.nn.Parameter], lr: float, weight_decay: float) -> None:
+        """Take parameters of two or more dimensions."""
         super().__init__(params, {"lr": lr, "weight_decay": weight_decay, "momentum": 0.95})
 
     @torch.no_grad()
@@ -54,6 +55,6 @@ class Muon(torch.optim.Optimizer):
             buffer.lerp_(param.grad, 1 - momentum)
             updates.append(param.grad.lerp(buffer, momentum).view(-1, rows, columns))
         scale = 0.2 * max(rows, columns) ** 0.5
-        directions = orthogonalise(torch.cat(updates)).split([len(update) for update in updates])
+        directions = torch.split(orthogonalise(torch.cat(updates)), [len(update) for update in updates])
         for param, direction in zip(params, directions, strict=True):
             param.mul_(1 - lr * decay).add_(direction.view(param.shape), alpha=-lr * scale)

@@ -59,7 +59,7 @@ def build_tokenizer() -> "PreTrainedTokenizerFast":
     )
     backend.decoder = decoders.ByteLevel()
     backend.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in SPECIAL_TOKENS])
-    tokenizer = PreTrainedTokenizerFast(
+    tokenizer = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=backend,
         bos_token="<|startoftext|>",
         eos_token="<|return|>",

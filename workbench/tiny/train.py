@@ -55,6 +55,7 @@ class Training:
     """A model, its optimisers and its place in the data."""
 
     def __init__(self, recipe: Recipe) -> None:
+        """Build tokenizer, freshly initialised model and optimisers from the seed."""
         self.recipe = recipe
         self.tokenizer = build_tokenizer()
         torch.manual_seed(recipe.seed)
@@ -215,8 +216,9 @@ def export(model: "GptOssForCausalLM", tokenizer: "PreTrainedTokenizerFast", fol
     config.dtype = "bfloat16"
     shipped = GptOssForCausalLM(config)
     shipped.load_state_dict(model.state_dict())
-    shipped.to(torch.bfloat16).eval().save_pretrained(folder)
+    shipped.to(dtype=torch.bfloat16).save_pretrained(folder)  # type: ignore[call-arg]
     tokenizer.save_pretrained(folder)
+    (folder / "model.safetensors").chmod(0o644)
 
 
 def run(recipe: Recipe, out: Path, max_steps: int | None, minutes: float, rank: int, num_processes: int) -> Training:
@@ -231,7 +233,7 @@ def run(recipe: Recipe, out: Path, max_steps: int | None, minutes: float, rank: 
     log = _Log(out / "log.jsonl", recipe, training) if rank == 0 else None
     saved = time.monotonic()
     batches = training.batches()
-    while training.cursor.tokens < recipe.total_tokens and training.step != max_steps:
+    while training.cursor.tokens < recipe.total_tokens and (max_steps is None or training.step < max_steps):
         measured = training.update(next(batches), rank, num_processes)
         if log is not None:
             log.step(measured)
@@ -264,7 +266,9 @@ class _Log:
             "lr": round(self.training.learning_rate(), 6),
             "tokens_per_second": round(rate),
             "minutes_left": round((self.recipe.total_tokens - tokens) / rate / 60, 1),
-            "expert_share_range": [[round(s.min().item(), 3), round(s.max().item(), 3)] for s in measured.expert_shares],
+            "expert_share_range": [
+                [round(float(share.min()), 3), round(float(share.max()), 3)] for share in measured.expert_shares
+            ],
         }
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")

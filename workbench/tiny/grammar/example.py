@@ -22,6 +22,7 @@ class Draft:
     """Text under construction that remembers which characters are planted slips."""
 
     def __init__(self) -> None:
+        """Start empty."""
         self.text = ""
         self.slips: list[tuple[int, int]] = []
 

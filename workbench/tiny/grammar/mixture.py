@@ -38,9 +38,7 @@ def draw_example(rng: random.Random, phase: Phase = FIRST_PHASE, split: Split = 
     return safety_example(rng, safety.draw_request(rng, split), effort)
 
 
-def addition_example(
-    rng: random.Random, addition: additions.Addition, effort: Effort, slips: bool = False
-) -> Example:
+def addition_example(rng: random.Random, addition: additions.Addition, effort: Effort, slips: bool = False) -> Example:
     """Phrase and work an addition; now and then under a rule that has nothing to do with it."""
     draft, answer = additions.solve(addition, effort, rng if slips else None)
     developer = None

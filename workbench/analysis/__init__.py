@@ -1,0 +1,1 @@
+"""Pure functions of arrays: routing, attention, reasoning, comparison, statistics."""
