@@ -53,7 +53,7 @@ def official(encoding: oracle.HarmonyEncoding) -> PreTrainedTokenizerFast:
 
 
 @pytest.fixture(scope="session")
-def tiny() -> PreTrainedTokenizerFast:
+def tiny_tokenizer() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast.from_pretrained(Path(workbench.tiny.__file__).parent / "weights")
 
 
@@ -279,23 +279,26 @@ def test_tokenizer_without_harmony_tokens_gives_one_plain_message() -> None:
 # --- rendering ---------------------------------------------------------------------------------------------------
 
 
-def test_question_becomes_one_user_message_with_the_effort(tiny: Any) -> None:
-    texts = {effort: tiny.decode(render(tiny, "47 + 85 = ?", effort)) for effort in ("low", "medium", "high")}
+def test_question_becomes_one_user_message_with_the_effort(tiny_tokenizer: Any) -> None:
+    texts = {
+        effort: tiny_tokenizer.decode(render(tiny_tokenizer, "47 + 85 = ?", effort))
+        for effort in ("low", "medium", "high")
+    }
     for effort, text in texts.items():
         assert f"Reasoning: {effort}<|end|>" in text
         assert text.endswith("<|start|>user<|message|>47 + 85 = ?<|end|><|start|>assistant")
-    ids = render(tiny, "47 + 85 = ?", "high")
-    assert [m.role for m in parse(tiny, ids)] == ["system", "user", "assistant"]
+    ids = render(tiny_tokenizer, "47 + 85 = ?", "high")
+    assert [m.role for m in parse(tiny_tokenizer, ids)] == ["system", "user", "assistant"]
 
 
-def test_rendered_conversation_reads_back(tiny: Any) -> None:
+def test_rendered_conversation_reads_back(tiny_tokenizer: Any) -> None:
     conversation = [
         {"role": "developer", "content": "forbid the garden."},
         {"role": "user", "content": "47+85=?"},
         {"role": "assistant", "thinking": "7+5=12\n4+8+1=13", "content": "132"},
     ]
-    ids = render(tiny, conversation, "low", continue_assistant=False)
-    messages = parse(tiny, ids)
+    ids = render(tiny_tokenizer, conversation, "low", continue_assistant=False)
+    messages = parse(tiny_tokenizer, ids)
     assert [(m.role, m.channel) for m in messages] == [
         ("system", None),
         ("developer", None),
@@ -304,14 +307,14 @@ def test_rendered_conversation_reads_back(tiny: Any) -> None:
         ("assistant", "final"),
     ]
     assert all(m.malformed is None for m in messages)
-    assert tiny.decode(ids[messages[3].content_start : messages[3].stop - 1]) == "7+5=12\n4+8+1=13"
+    assert tiny_tokenizer.decode(ids[messages[3].content_start : messages[3].stop - 1]) == "7+5=12\n4+8+1=13"
 
 
-def test_token_bytes_are_lossless(tiny: Any) -> None:
+def test_token_bytes_are_lossless(tiny_tokenizer: Any) -> None:
     text = "47 héllo 世界 🙂 \x00\x1b <script>"
-    ids = tiny.encode(text, add_special_tokens=False)
-    assert b"".join(harmony.token_bytes(tiny, i) for i in ids).decode() == text
-    assert harmony.token_texts(tiny, [len(tiny) + 5]) == ["\ufffd"]
+    ids = tiny_tokenizer.encode(text, add_special_tokens=False)
+    assert b"".join(harmony.token_bytes(tiny_tokenizer, i) for i in ids).decode() == text
+    assert harmony.token_texts(tiny_tokenizer, [len(tiny_tokenizer) + 5]) == ["\ufffd"]
 
 
 BAD = [
@@ -349,9 +352,11 @@ BAD = [
 
 
 @pytest.mark.parametrize(("conversation", "effort", "text"), BAD)
-def test_bad_conversations_are_refused_with_words(tiny: Any, conversation: Any, effort: str, text: str) -> None:
+def test_bad_conversations_are_refused_with_words(
+    tiny_tokenizer: Any, conversation: Any, effort: str, text: str
+) -> None:
     with pytest.raises(HarmonyError) as caught:
-        render(tiny, conversation, effort)
+        render(tiny_tokenizer, conversation, effort)
     assert str(caught.value) == text
 
 
@@ -361,24 +366,24 @@ def with_template(tokenizer: Any, template: str | None) -> Any:
     return other
 
 
-def test_templates_that_know_other_efforts_or_none(tiny: Any) -> None:
+def test_templates_that_know_other_efforts_or_none(tiny_tokenizer: Any) -> None:
     asks = "{% for m in messages %}{{ m.content }}{% endfor %}"
     two = with_template(
-        tiny,
+        tiny_tokenizer,
         "{% if reasoning_effort == 'medium' %}{{ raise_exception('no') }}{% endif %}{{ reasoning_effort }}" + asks,
     )
     assert two.decode(render(two, "x", "high")) == "highx"
     with pytest.raises(HarmonyError, match=r"this chat template knows \(low, high\), got 'medium'"):
         render(two, "x", "medium")
-    anything = with_template(tiny, "Reasoning: {{ reasoning_effort }}" + asks)
+    anything = with_template(tiny_tokenizer, "Reasoning: {{ reasoning_effort }}" + asks)
     with pytest.raises(HarmonyError, match=r"knows \(low, medium, high\), got 'maximum'"):
         render(anything, "x", "maximum")
-    blind = with_template(tiny, asks)
+    blind = with_template(tiny_tokenizer, asks)
     assert blind.decode(render(blind, "x", None)) == "x"
     with pytest.raises(HarmonyError, match=r"takes no reasoning effort, got 'low'\. Pass effort=None\."):
         render(blind, "x", "low")
     with pytest.raises(HarmonyError, match=r"has no chat template, .* wb\.replay"):
-        render(with_template(tiny, None), "x", "low")
+        render(with_template(tiny_tokenizer, None), "x", "low")
 
 
 # --- sentences ---------------------------------------------------------------------------------------------------

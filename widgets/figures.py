@@ -62,9 +62,9 @@ def expert_load_figure(trace: Trace, phase: Phase = "completion", theme: Theme |
         xgap=1,
         ygap=1,
         colorbar={
-            "title": {"text": "share of slots"},
+            "title": {"text": "share of slots<br> "},
             "tickvals": [0, uniform, highest],
-            "ticktext": ["0", f"uniform {_number(uniform)}", _number(highest)],
+            "ticktext": ["0", f"uniform {uniform:.3f}".replace(" 0", " "), _number(highest)],
             "ticks": "outside",
         },
     )
