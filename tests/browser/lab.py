@@ -136,7 +136,17 @@ class LabNotebook:
     def open(self, theme: str = "light") -> None:
         """Open the notebook and wait until its kernel is ready: a Run All before that does nothing, silently."""
         self.page.goto(f"{self.server.url}/lab/tree/{quote(self.path.name)}?reset&token={self.server.token}")
-        self.page.wait_for_selector('.jp-Notebook-ExecutionIndicator[data-status="idle"]', timeout=120_000)
+        self.page.wait_for_selector(".jp-Notebook-ExecutionIndicator", timeout=120_000)
+        # The indicator says idle from the start, so the session is asked too.
+        self.page.wait_for_function(
+            f"""() => {{
+                {PANEL}
+                const kernel = panel.sessionContext?.session?.kernel;
+                return kernel?.connectionStatus === "connected" && kernel.status === "idle"
+                    && document.querySelector('.jp-Notebook-ExecutionIndicator[data-status="idle"]') !== null;
+            }}""",
+            timeout=120_000,
+        )
         self.set_theme(theme)
 
     def set_theme(self, theme: str) -> None:
@@ -161,6 +171,11 @@ class LabNotebook:
         self.page.wait_for_function("window.labRunDone === true", timeout=timeout_s * 1000)
         errors = self.cell_errors()
         assert not errors, "cells raised:\n" + "\n".join(errors)
+        idle: int = self.page.evaluate(
+            f"() => {{ {PANEL} return Array.from(panel.content.model.cells, cell => cell).filter(cell => "
+            "cell.type === 'code' && cell.sharedModel.source.trim() && cell.executionCount === null).length; }"
+        )
+        assert idle == 0, f"{idle} code cells did not run"
 
     def outputs(self) -> list[list[dict[str, Any]]]:
         """Return the outputs of every cell in nbformat's form, from the notebook's model in the browser."""
@@ -183,7 +198,8 @@ class LabNotebook:
                 const future = panel.sessionContext.session.kernel.requestExecute({{code, store_history: false}});
                 let text = '';
                 future.onIOPub = message => {{ if (message.content.name === "stdout") text += message.content.text; }};
-                const {{content}} = await future.done;
+                const late = new Promise((_, refuse) => setTimeout(() => refuse("no reply in 60 s"), 60000));
+                const {{content}} = await Promise.race([future.done, late]);
                 return {{text, error: content.status === 'error' ? content.ename + ': ' + content.evalue : null}};
             }}""",
             code,
