@@ -86,7 +86,9 @@ def synthetic_trace(
     return Trace({n: a for n, a in arrays.items() if n not in without}, spans, meta)
 
 
-def _conversation(tokens: int, texts: Sequence[str], rng: np.random.Generator) -> tuple[list[str], tuple[Span, ...], int]:
+def _conversation(
+    tokens: int, texts: Sequence[str], rng: np.random.Generator
+) -> tuple[list[str], tuple[Span, ...], int]:
     """Return token texts, spans, and how many are prompt: system, developer, user, then analysis, tool, final."""
     words: list[str] = []
     spans: list[Span] = []
@@ -122,7 +124,7 @@ def _cut(span: Span, tokens: int) -> Span:
     return replace(span, content_start=min(span.content_start, tokens), stop=min(span.stop, tokens))
 
 
-def _say(words, spans, role, channel, recipient, leading, sentences, limit):  # noqa: ANN001, ANN202
+def _say(words, spans, role, channel, recipient, leading, sentences, limit): ANN202
     start = len(words)
     header = [START, role, *([CHANNEL, channel] if channel else []), MESSAGE]
     body_at = start + len(header)
@@ -141,7 +143,9 @@ def _say(words, spans, role, channel, recipient, leading, sentences, limit):  # 
 def _thoughts(tokens: int, rng: np.random.Generator) -> Iterator[str]:
     """Yield sentences that take about this many tokens."""
     while tokens > 0:
-        sentence = SENTENCES[rng.integers(len(SENTENCES))].format(**dict(zip("abcd", rng.integers(2, 1500, 4), strict=True)))
+        sentence = SENTENCES[rng.integers(len(SENTENCES))].format(
+            **dict(zip("abcd", rng.integers(2, 1500, 4), strict=True))
+        )
         tokens -= len(_pieces(sentence))
         yield sentence
 
@@ -187,7 +191,7 @@ def _draws(ids: NDArray, size: int, ranks: int, rng: np.random.Generator) -> dic
     return {"logprobs": logprobs, "entropy": entropy, "top_token_ids": top_ids, "top_logprobs": top}
 
 
-def _routing(tokens, layers, experts, top_k, dtype, rng) -> dict[str, NDArray]:  # noqa: ANN001
+def _routing(tokens, layers, experts, top_k, dtype, rng) -> dict[str, NDArray]:
     logits = rng.normal(0, 1.2, (tokens, layers, experts)).astype(dtype)
     order = np.argsort(-logits.astype(np.float32), axis=-1, kind="stable")[..., :top_k]
     chosen = np.exp(np.take_along_axis(logits.astype(np.float32), order, -1))
@@ -195,7 +199,7 @@ def _routing(tokens, layers, experts, top_k, dtype, rng) -> dict[str, NDArray]: 
     return {"router_logits": logits, "expert_indices": order.astype(np.uint8), "expert_weights": weights}
 
 
-def _attention(tokens, layers, heads, kv_heads, d_head, windows, dtype, rng) -> dict[str, NDArray]:  # noqa: ANN001
+def _attention(tokens, layers, heads, kv_heads, d_head, windows, dtype, rng) -> dict[str, NDArray]:
     """Head n of all heads reads its queries from row n of the table on, kv head n its keys likewise."""
     query_table = rng.normal(0, 1.7, (tokens + layers * heads - 1, d_head)).astype(dtype)
     key_table = rng.normal(0, 1.7, (tokens + layers * kv_heads - 1, d_head)).astype(dtype)

@@ -1,1 +1,5 @@
 """Notebook views of traces: one selection, stepped in the browser."""
+
+from widgets.trace_explorer import TraceExplorer
+
+__all__ = ["TraceExplorer"]

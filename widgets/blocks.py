@@ -14,11 +14,13 @@ Values are sent as they were captured, bit for bit.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from workbench.analysis.routing import router_entropy
 from workbench.trace import DIMS, Trace, TraceError
 
 __all__ = ["PRELOAD_LIMIT_BYTES", "TraceBlocks"]
@@ -139,8 +141,7 @@ class TraceBlocks:
     def _layer(self, name: str, layer: int) -> NDArray[Any]:
         if name == "router_entropy":
             at = self.trace.layers("router_logits").index(layer)
-            entropy = router_entropy(self.trace.arrays["router_logits"][:, at : at + 1].astype(np.float32))
-            return np.asarray(entropy)[:, 0].astype(np.float32)
+            return router_entropy(self.trace.arrays["router_logits"][:, at : at + 1]).values[:, 0].astype(np.float32)
         return self.trace.arrays[name][:, self.layers(name).index(layer)]
 
     def _head(self, name: str, layer: int, head: int) -> NDArray[Any]:
@@ -148,13 +149,15 @@ class TraceBlocks:
             raise IndexError(head)
         if name == "sink_mass":
             return self.sink_mass(layer, head)
-        return self.trace.arrays[name][self.layers(name).index(layer), head]
+        values: NDArray[Any] = self.trace.arrays[name][self.layers(name).index(layer), head]
+        return values
 
     def sink_mass(self, layer: int, head: int) -> NDArray[np.float32]:
         """Return ``exp(sink logit - logsumexp)`` of a head [token], float32."""
         lse = self.trace.array("attention_logsumexp").sel(layer=layer, head=head)
         sink = self.trace.array("sink_logits").sel(layer=layer, head=head)
-        return np.exp(np.float32(sink.values) - lse.values.astype(np.float32))
+        mass: NDArray[np.float32] = np.exp(np.float32(sink.values) - lse.values.astype(np.float32))
+        return mass
 
     def facts(self) -> dict[str, Any]:
         """Return everything that is not an array, as JSON."""
@@ -228,7 +231,7 @@ class TraceBlocks:
             return {"ids": [], "texts": [], "raw": [], "special": []}
         data, edges = arrays["vocab_bytes"].tobytes(), arrays["vocab_offsets"].tolist()
         texts, raw = [], []
-        for at, (start, stop) in enumerate(zip(edges, edges[1:], strict=False)):
+        for at, (start, stop) in enumerate(pairwise(edges)):
             try:
                 texts.append(data[start:stop].decode("utf-8"))
             except UnicodeDecodeError:
@@ -236,12 +239,6 @@ class TraceBlocks:
                 raw.append(at)
         special = np.flatnonzero(arrays["vocab_special"]).tolist() if "vocab_special" in arrays else []
         return {"ids": arrays["vocab_ids"].tolist(), "texts": texts, "raw": raw, "special": special}
-
-
-def router_entropy(logits):
-    z = logits - logits.max(-1, keepdims=True)
-    p = np.exp(z) / np.exp(z).sum(-1, keepdims=True)
-    return -(p * np.log(np.maximum(p, 1e-30))).sum(-1)
 
 
 def browser_dtype(array: NDArray[Any]) -> str:

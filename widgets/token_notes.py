@@ -59,11 +59,17 @@ class TokenNotes:
             bookmarks = tuple(sorted(int(t) for t in content["bookmarks"]))
             notes = {int(token): str(text) for token, text in content["notes"].items()}
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise TraceError(f"{path} holds no notes on a trace ({error!r}). Move it away to start new ones.") from error
+            raise TraceError(
+                f"{path} holds no notes on a trace ({error!r}). Move it away to start new ones."
+            ) from error
         if not known:
-            raise TraceError(f"expected {FORMAT} version {VERSION} in {path}, got {content['format']!r} {content['version']}")
+            raise TraceError(
+                f"expected {FORMAT} version {VERSION} in {path}, got {content['format']!r} {content['version']}"
+            )
         if not belongs:
-            raise TraceError(f"{path} belongs to another trace: its token ids differ. Move it away, or pass notes_path=.")
+            raise TraceError(
+                f"{path} belongs to another trace: its token ids differ. Move it away, or pass notes_path=."
+            )
         if outside := [t for t in (*bookmarks, *notes) if not 0 <= t < len(trace)]:
             raise TraceError(f"{path}: expected tokens within 0–{len(trace) - 1}, got {outside[0]}")
         return cls(bookmarks, notes)

@@ -18,6 +18,8 @@ __all__ = ["TraceExplorer"]
 FOLDER = Path(__file__).parent
 COLOURS = ("channel", "surprisal", "entropy", "router_entropy", "sink_mass", "expert_weight")
 
+COUNTED = {"layer": "numLayers", "head": "numHeads", "expert": "numExperts"}
+
 
 class TraceExplorer(anywidget.AnyWidget):
     """The main view of a trace.
@@ -28,7 +30,7 @@ class TraceExplorer(anywidget.AnyWidget):
     Args:
         trace: what to show.
         token, layer, head, expert: where to start; the first completion token and layer 0 by default.
-        color_by: what colours the tokens, one of channel, surprisal, entropy, router_entropy, sink_mass, expert_weight.
+        color_by: what colours the tokens: channel, surprisal, entropy, router_entropy, sink_mass or expert_weight.
         notes_path: where bookmarks and notes are kept; by default beside the file the trace was saved to or opened
             from. Notes already there are shown.
         preload_bytes: a trace of up to this size is sent to the browser as a whole and then needs no kernel.
@@ -71,7 +73,9 @@ class TraceExplorer(anywidget.AnyWidget):
     ) -> None:
         """Show a trace; see the class."""
         if not isinstance(trace, Trace):
-            raise TraceError(f"expected a Trace, got {type(trace).__name__}; wb.open_trace(path) reads one from a file")
+            raise TraceError(
+                f"expected a Trace, got {type(trace).__name__}; wb.open_trace(path) reads one from a file"
+            )
         if not len(trace):
             raise TraceError("expected a trace with at least one token, got none")
         self.trace = trace
@@ -101,7 +105,9 @@ class TraceExplorer(anywidget.AnyWidget):
         path = self._notes_path or notes_path(self.trace)
         if path is None:
             raise TraceError("trace not saved yet, so there is no place beside it: trace.save(path) first")
-        TokenNotes(tuple(self.bookmarks), dict(self.notes)).save(path, self.trace)
+        TokenNotes(tuple(self.bookmarks), {int(token): text for token, text in self.notes.items()}).save(
+            path, self.trace
+        )
         return path
 
     def _load_notes(self) -> TokenNotes:
@@ -134,7 +140,7 @@ class TraceExplorer(anywidget.AnyWidget):
     @traitlets.validate("token", "layer", "head", "expert")
     def _check_selection(self, proposal: Any) -> int:
         name, value = proposal["trait"].name, int(proposal["value"])
-        count = len(self.trace) if name == "token" else self._shape[{"layer": "numLayers", "head": "numHeads"}.get(name, "numExperts")]
+        count = len(self.trace) if name == "token" else self._shape[COUNTED[name]]
         if not 0 <= value < max(1, count):
             raise traitlets.TraitError(f"expected a {name} within 0–{max(1, count) - 1}, got {value}")
         return value

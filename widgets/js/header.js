@@ -47,10 +47,18 @@ export class Header {
     this.element = h(
       "header",
       { class: "moe-header" },
-      h("div", { class: "moe-question", role: "heading", "aria-level": "2", text: facts.question, title: facts.question }),
-      h("div", { class: "moe-buttons" }, this.play, button("Find", "Find", () => explorer.find.open()), button("Save", "Save bookmarks and notes", () => explorer.save())),
-      this.facts(facts),
-      h("div", { class: "moe-badges" }, ...badges(facts).map(({ text, kind, title }) => h("span", { class: `moe-badge moe-badge-${kind}`, text, title }))),
+      h(
+        "div",
+        { class: "moe-header-row" },
+        h("div", { class: "moe-question", role: "heading", "aria-level": "2", text: facts.question, title: facts.question }),
+        h("div", { class: "moe-buttons" }, this.play, button("Find", "Find", () => explorer.find.open()), button("Save", "Save bookmarks and notes", () => explorer.save())),
+      ),
+      h(
+        "div",
+        { class: "moe-header-row" },
+        this.facts(facts),
+        h("div", { class: "moe-badges" }, ...badges(facts).map(({ text, kind, title }) => h("span", { class: `moe-badge moe-badge-${kind}`, text, title }))),
+      ),
     );
   }
 

@@ -3,7 +3,8 @@
 import { twoDigits } from "./numerics.js";
 import { UI_FONT, paintAbsence } from "./surface.js";
 
-// Bars of where the current token's head looked; heights are relative to the largest bar in view, which is labelled.
+// Bars of where the current token's head looked. Heights are relative to the row's largest weight, which is labelled
+// on its bar, or at the left edge when it is further back.
 export function paintAttentionLane(ctx, palette, cells, row, { token, y, height, width }) {
   ctx.fillStyle = palette.line;
   ctx.fillRect(0, y + height, width, 1);
@@ -12,11 +13,13 @@ export function paintAttentionLane(ctx, palette, cells, row, { token, y, height,
   if (paintAbsence(ctx, palette, row, 0, y + 4, past, height - 8)) return;
   const shown = cells.filter((c) => c.token >= row.from && c.token <= token);
   const weightOf = (c) => row.weights[c.token - row.from];
-  const top = shown.reduce((most, c) => Math.max(most, weightOf(c)), 0);
+  const at = row.weights.reduce((best, w, j) => (w > row.weights[best] ? j : best), 0);
+  const top = row.weights[at];
   ctx.font = `10px ${UI_FONT}`;
   ctx.textAlign = "center";
   for (const cell of shown) paintBar(ctx, palette, cell, weightOf(cell), top, y, height);
   paintCausal(ctx, palette, past, y, width);
+  if (row.from + at < cells[0].token) paintFurther(ctx, palette, top, row.from + at, y);
   if (row.from > cells[0].token) paintWindowEdge(ctx, palette, cells, row.from, y, height);
 }
 
@@ -32,6 +35,14 @@ function paintBar(ctx, palette, { x, width }, weight, top, y, height) {
   ctx.fillStyle = inside ? palette.textOnFill(amount) : palette.text;
   ctx.textBaseline = inside ? "top" : "alphabetic";
   ctx.fillText(twoDigits(weight), x + (width - 1) / 2, inside ? y + height - tall + 3 : y + height - tall - 3);
+}
+
+function paintFurther(ctx, palette, weight, token, y) {
+  ctx.font = `10.5px ${UI_FONT}`;
+  ctx.textAlign = "left";
+  ctx.textBaseline = "alphabetic";
+  ctx.fillStyle = palette.secondary;
+  ctx.fillText(`◂ most, ${twoDigits(weight)}, on token ${token.toLocaleString("en")}`, 2, y + 10);
 }
 
 function paintCausal(ctx, palette, x, y, width) {

@@ -118,7 +118,7 @@ export class Stack {
     const lines = this.big ? Math.min(3, lens.ids.length) : 1;
     const line = this.big ? 13 : this.rowHeight;
     const top = this.big ? y + (this.rowHeight - 1 - lines * line) / 2 : y;
-    const text = Math.min(46, width * 0.36);
+    const text = Math.min(64, width * 0.42);
     for (let r = 0; r < lines; r++) {
       const middle = top + r * line + line / 2;
       const isNext = lens.ids[r] === nextId;
@@ -127,7 +127,7 @@ export class Stack {
       ctx.textBaseline = "middle";
       ctx.fillStyle = r === 0 || isNext ? palette.text : palette.secondary;
       ctx.fillText(fitText(ctx, this.explorer.tokens.cellOf(lens.ids[r]), text - 2), x, middle + 0.5);
-      const bar = width - text - 32;
+      const bar = width - text - 30;
       ctx.fillStyle = palette.track;
       ctx.fillRect(x + text, middle - 3, bar, 6);
       ctx.fillStyle = isNext ? palette.bar : palette.grey;

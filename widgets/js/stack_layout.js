@@ -1,22 +1,22 @@
 // Where the columns of the layer stack stand, and what a point in them is.
 
-const LABEL = 38;
-const GAP = 16;
+const LABEL = 40;
 
 // Columns within `width`: layer, lens, router, margin, heads.
 export function stackColumns(width, { numExperts, numHeads, numKvHeads }, big) {
-  const margin = big ? 68 : 66;
-  const room = Math.max(200, width - LABEL - margin - 3 * GAP);
+  const margin = big ? 68 : 58;
+  const gap = big ? 16 : 12;
+  const room = Math.max(200, width - LABEL - margin - 3 * gap);
   // The router is the panel's reason to be: it takes what lens and heads can spare.
-  const lens = Math.round(Math.min(150, room * 0.27));
-  const heads = Math.round(Math.min(room * 0.31, numHeads * 26 + numKvHeads * 7));
+  const lens = Math.round(Math.min(160, room * (big ? 0.27 : 0.24)));
+  const heads = Math.round(Math.min(room * (big ? 0.31 : 0.25), numHeads * 26 + numKvHeads * 7));
   const router = Math.min(room - lens - heads, numExperts * 30);
   const slack = Math.max(0, room - lens - heads - router);
   const columns = { layer: { x: 0, width: LABEL } };
   let x = LABEL;
   const place = (name, w, rest) => {
     columns[name] = { x, width: w, ...rest };
-    x += w + GAP + slack / 3;
+    x += w + gap + slack / 3;
   };
   place("lens", lens);
   place("router", router, { cell: router / Math.max(1, numExperts) });

@@ -102,8 +102,12 @@ export class Transcript {
     return tokens.pieces(from, Math.max(from, to)).map(({ token, count, text }) => {
       const special = tokens.isSpecial(token);
       const shown = special ? tokens.cell(token) : text;
-      const element = h("span", { "data-token": token, class: special ? "moe-special" : null, text: shown });
-      for (let i = token; i < token + count; i++) this.spans.set(i, element);
+      const element = h("span", { "data-token": token, class: special ? "moe-special" : null });
+      // Marks go around the word, not the space before it, which may end the line above.
+      const word = shown.length > 1 && shown.startsWith(" ") ? h("span", { text: shown.slice(1) }) : element;
+      if (word === element) element.textContent = shown;
+      else element.append(" ", word);
+      for (let i = token; i < token + count; i++) this.spans.set(i, word);
       return element;
     });
   }
@@ -129,8 +133,8 @@ export class Transcript {
   elements(start, stop) {
     const found = [];
     for (let i = start; i < stop; i++) {
-      const element = this.spans.get(i);
-      if (element) found.push(element);
+      const word = this.spans.get(i);
+      if (word) found.push(word.dataset.token ? word : word.parentElement);
     }
     return found;
   }
