@@ -124,7 +124,7 @@ def _cut(span: Span, tokens: int) -> Span:
     return replace(span, content_start=min(span.content_start, tokens), stop=min(span.stop, tokens))
 
 
-def _say(words, spans, role, channel, recipient, leading, sentences, limit): ANN202
+def _say(words, spans, role, channel, recipient, leading, sentences, limit):
     start = len(words)
     header = [START, role, *([CHANNEL, channel] if channel else []), MESSAGE]
     body_at = start + len(header)
