@@ -44,7 +44,8 @@ $(VENV)/installed: pyproject.toml constraints.txt | $(BIN)/python
 	touch $@
 
 # Chromium from the system where there is one, else Playwright's own.
-$(VENV)/installed-test: pyproject.toml constraints.txt | $(BIN)/python
+$(VENV)/installed-test: pyproject.toml constraints.txt requirements-oracles.txt | $(BIN)/python
 	$(PIP) install --quiet --constraint constraints.txt --editable '.[test]'
+	$(PIP) install --quiet --no-deps --ignore-requires-python --requirement requirements-oracles.txt
 	command -v chromium || command -v google-chrome || $(BIN)/playwright install chromium
 	touch $@ $(VENV)/installed
