@@ -1,9 +1,13 @@
 """The grammar: every chain is checked line by line by an arithmetic of the test's own."""
 
+import gzip
 import random
 import re
 from collections import Counter
+from importlib.metadata import distribution
+from pathlib import Path
 
+import openai_harmony as oracle
 import pytest
 
 from workbench.tiny.grammar import (
@@ -291,3 +295,17 @@ def test_the_five_system_messages_differ_and_name_the_effort() -> None:
         assert all(f"Reasoning: {effort}" in message for message in messages)
     ruled = [system.system_message(i, "low", "Rule: allow the vault.") for i in range(5)]
     assert all("Rule: allow the vault." in message for message in ruled)
+
+
+def test_gpt_oss_own_system_message_is_openais(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    packed = Path(str(distribution("bpe-openai").locate_file("bpe_openai/data/o200k_base.tiktoken.gz")))
+    (tmp_path / "o200k_base.tiktoken").write_bytes(gzip.decompress(packed.read_bytes()))
+    monkeypatch.setenv("TIKTOKEN_ENCODINGS_BASE", str(tmp_path))
+    encoding = oracle.load_harmony_encoding(oracle.HarmonyEncodingName.HARMONY_GPT_OSS)
+    content = oracle.SystemContent.new().with_reasoning_effort(oracle.ReasoningEffort.HIGH)
+    content = content.with_conversation_start_date("2025-06-28")
+    conversation = oracle.Conversation.from_messages(
+        [oracle.Message.from_role_and_content(oracle.Role.SYSTEM, content)]
+    )
+    text = encoding.decode(encoding.render_conversation(conversation))
+    assert text == f"<|start|>system<|message|>{system.system_message(4, 'high', None, '2025-06-28')}<|end|>"

@@ -2,6 +2,7 @@
 
 import random
 import re
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,7 +29,8 @@ _PIECE = r" ?[A-Za-z]+|[0-9]|[^A-Za-z0-9]"
 _NUM_DRAWS = 30_000
 
 
-def grammar_words() -> list[str]:
+@cache
+def grammar_words() -> tuple[str, ...]:
     """Every word the grammar writes, with its leading space where it has one, sorted."""
     rng = random.Random(0)
     words: set[str] = {"commentary", "tool"}
@@ -36,7 +38,7 @@ def grammar_words() -> list[str]:
         example = draw_example(rng)
         for part in _SPECIAL.split(example.prompt() + example.completion()):
             words.update(_WORD.findall(part))
-    return sorted(word for word in words if len(word) > 1)
+    return tuple(sorted(word for word in words if len(word) > 1))
 
 
 def build_tokenizer() -> "PreTrainedTokenizerFast":
