@@ -45,5 +45,5 @@ def random_gpt_oss(vocab_size: int, **changes: Any) -> Any:
     config = GptOssConfig(**(sizes | changes))
     config._attn_implementation = "eager"
     model = GptOssForCausalLM(config).eval()
-    model.generation_config.eos_token_id = vocab_size - 1
+    model.generation_config.eos_token_id = []  # random weights would end a rollout anywhere
     return model

@@ -66,9 +66,9 @@ def test_every_array_has_one_row_per_token_and_the_models_sizes(odd: wb.Model, o
 def test_attention_equals_transformers_eager_weights(odd_trace: wb.Trace, oracle: Any) -> None:
     for layer, weights in enumerate(oracle.attentions):
         pattern, sink_mass = odd_trace.attention(layer)
-        np.testing.assert_allclose(pattern, weights[0].numpy(), atol=1e-5)
+        np.testing.assert_allclose(pattern, weights[0].numpy(), atol=5e-5)
         assert sink_mass is not None
-        np.testing.assert_allclose(sink_mass, 1 - weights[0].sum(-1).numpy(), atol=1e-5)
+        np.testing.assert_allclose(sink_mass, 1 - weights[0].sum(-1).numpy(), atol=5e-5)
         assert np.asarray(sink_mass).max() > 0.05, "the sinks must matter for this test to mean something"
 
 
@@ -102,19 +102,19 @@ def test_logsumexp_holds_in_sliding_layers_across_collections(odd_trace: wb.Trac
 
 def test_router_equals_transformers_router(odd: wb.Model, odd_trace: wb.Trace, oracle: Any) -> None:
     logits = torch.stack(oracle.router_logits, dim=1)
-    np.testing.assert_allclose(odd_trace.router_logits, logits.numpy(), atol=1e-4)
+    np.testing.assert_allclose(odd_trace.router_logits, logits.numpy(), atol=5e-4)
     values, indices = logits.topk(3, dim=-1)
     np.testing.assert_array_equal(odd_trace.expert_indices, indices.numpy())
-    np.testing.assert_allclose(odd_trace.expert_weights, values.softmax(-1).numpy(), atol=2e-5)
+    np.testing.assert_allclose(odd_trace.expert_weights, values.softmax(-1).numpy(), atol=1e-4)
 
 
 def test_logprobs_and_entropy_describe_the_draw_of_their_own_token(odd_trace: wb.Trace, oracle: Any) -> None:
     logprobs = torch.log_softmax(oracle.logits[0], dim=-1)
     ids = torch.tensor(odd_trace.arrays["token_ids"].astype(np.int64))
     expected = logprobs[:-1].gather(1, ids[1:, None])[:, 0]
-    np.testing.assert_allclose(odd_trace.logprobs[1:], expected.numpy(), atol=3e-5)
+    np.testing.assert_allclose(odd_trace.logprobs[1:], expected.numpy(), atol=2e-4)
     entropy = -(logprobs.exp() * logprobs).sum(-1)[:-1]
-    np.testing.assert_allclose(odd_trace.entropy[1:], entropy.numpy(), atol=3e-5)
+    np.testing.assert_allclose(odd_trace.entropy[1:], entropy.numpy(), atol=2e-4)
     assert np.isnan(odd_trace.logprobs[0])
     assert np.isnan(odd_trace.entropy[0])
     assert (odd_trace.top_token_ids[0] == -1).all()
@@ -122,7 +122,7 @@ def test_logprobs_and_entropy_describe_the_draw_of_their_own_token(odd_trace: wb
 
 
 def test_lens_is_the_unembedded_residual_of_the_token_read(odd: wb.Model, odd_trace: wb.Trace, oracle: Any) -> None:
-    np.testing.assert_allclose(odd_trace.residual[:, 0], oracle.hidden_states[1][0].numpy(), atol=2e-5)
+    np.testing.assert_allclose(odd_trace.residual[:, 0], oracle.hidden_states[1][0].numpy(), atol=2e-4)
     with torch.no_grad():
         first = torch.log_softmax(odd.hf.lm_head(odd.hf.model.norm(oracle.hidden_states[1][0])), dim=-1)
     np.testing.assert_array_equal(odd_trace.lens_token_ids[:, 0], first.topk(3).indices.numpy())

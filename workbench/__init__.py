@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from workbench.families import ModelError
     from workbench.harmony import HarmonyError
     from workbench.model import Model, load
+    from workbench.shards import recover
     from workbench.sizing import estimate
     from workbench.spec import CaptureSpec
     from workbench.trace import Span, Trace, TraceError
@@ -26,6 +27,7 @@ __all__ = [
     "estimate",
     "load",
     "open_trace",
+    "recover",
     "replay",
 ]
 
@@ -45,6 +47,7 @@ _HOME = {
     "estimate": "sizing",
     "load": "model",
     "open_trace": "trace_file",
+    "recover": "shards",
     "replay": "capturing",
 }
 

@@ -1,7 +1,7 @@
 """Put the collected arrays together with spans, vocabulary and provenance into a trace."""
 
 import platform
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -15,45 +15,49 @@ from workbench.collect import Collector
 from workbench.model import Model
 from workbench.trace import Span, Trace
 
-__all__ = ["assemble", "special_ids"]
+__all__ = ["Vocabulary", "assemble", "describe", "special_ids", "with_sentences"]
 
 NEAR_TIE = 0.1
 """Routing margin, in logits, under which another kernel or dtype may choose differently."""
 
 
-def assemble(
-    collector: Collector, token_ids: list[int], num_prompt_tokens: int, source: str, facts: dict[str, Any]
-) -> Trace:
-    """Make a trace of what was collected.
+def describe(collector: Collector, num_prompt_tokens: int, source: str, facts: dict[str, Any]) -> dict[str, Any]:
+    """Return the metadata of a trace.
 
     Args:
-        collector: with one row per token.
-        token_ids: prompt and completion.
-        num_prompt_tokens: how many of them are the prompt.
+        collector: of the rollout.
+        num_prompt_tokens: how many tokens are the prompt.
         source: live or replay.
-        facts: ``question`` and, when it was cut, ``ended``; the rest goes into the provenance.
+        facts: ``question``, and for the provenance whatever else is known before it runs.
     """
-    model = collector.model
-    arrays = {"token_ids": np.asarray(token_ids, dtype=np.int32), **collector.arrays()}
-    plan = collector.plan
+    model, plan = collector.model, collector.plan
     layers = {
         **dict.fromkeys(("router_logits", "expert_indices", "expert_weights"), plan.router),
-        **dict.fromkeys(("queries", "keys", "sink_logits", "attention_logsumexp"), plan.attention),
+        **dict.fromkeys(("queries", "keys", "attention_logsumexp"), plan.attention),
+        **dict.fromkeys(collector.sink_logits(), plan.attention),
         **dict.fromkeys(("lens_token_ids", "lens_logprobs", "residual"), plan.residual),
     }
-    meta = {
+    names = sorted(collector.wanted | collector.sink_logits().keys())
+    return {
         "num_prompt_tokens": num_prompt_tokens,
-        "question": facts.pop("question"),
-        "truncated": facts.pop("ended", None),
+        "question": facts["question"],
+        "truncated": None,
         "near_tie": NEAR_TIE,
-        "layers": {name: list(numbers) for name, numbers in layers.items() if name in arrays},
-        "sources": dict.fromkeys(arrays, source),
+        "layers": {name: list(layers[name]) for name in names if name in layers},
+        "sources": dict.fromkeys(names, source),
         "attention": {"scale": model.attention_scale, "windows": model.windows},
         "shape": _shape(model),
-        "provenance": {**facts, **_provenance(collector)},
+        "provenance": {**{k: v for k, v in facts.items() if k != "question"}, **_provenance(collector)},
     }
-    arrays |= _vocabulary(model, arrays)
-    return Trace(arrays, _spans(model, token_ids), meta)
+
+
+def assemble(collector: Collector, meta: dict[str, Any]) -> Trace:
+    """Make a trace of what was collected, described by ``meta``."""
+    arrays = collector.arrays()
+    vocabulary = Vocabulary(collector.model.tokenizer)
+    messages = harmony.parse(collector.model.tokenizer, arrays["token_ids"].tolist())
+    arrays |= vocabulary.arrays(arrays)
+    return Trace(arrays, with_sentences(messages, arrays), meta)
 
 
 def _shape(model: Model) -> dict[str, int]:
@@ -82,33 +86,55 @@ def _provenance(collector: Collector) -> dict[str, Any]:
     }
 
 
-def _spans(model: Model, token_ids: Sequence[int]) -> tuple[Span, ...]:
-    """Return messages, each followed by its sentences."""
+def with_sentences(messages: Iterable[harmony.Message], arrays: Mapping[str, NDArray[Any]]) -> tuple[Span, ...]:
+    """Return message spans, each followed by the spans of its sentences.
+
+    Args:
+        messages: over all tokens.
+        arrays: of the trace, ``vocab_*`` among them.
+    """
+    ids = np.searchsorted(arrays["vocab_ids"], arrays["token_ids"])
+    offsets, text = arrays["vocab_offsets"], arrays["vocab_bytes"].tobytes()
+    texts = [text[offsets[i] : offsets[i + 1]] for i in ids]
+    special = arrays["vocab_special"][ids]
     spans: list[Span] = []
-    texts = [harmony.token_bytes(model.tokenizer, i) for i in token_ids]
-    special = special_ids(model.tokenizer)
-    for message in harmony.parse(model.tokenizer, token_ids):
+    for message in messages:
         spans.append(Span(kind="message", **asdict(message)))
-        content_stop = message.stop
-        while content_stop > message.content_start and token_ids[content_stop - 1] in special:
-            content_stop -= 1
-        for start, stop in harmony.sentences(texts, message.content_start, content_stop):
-            spans.append(Span(start, stop, start, "sentence", message.role, message.channel))
+        stop = message.stop
+        while stop > message.content_start and special[stop - 1]:
+            stop -= 1
+        for begin, end in harmony.sentences(texts, message.content_start, stop):
+            spans.append(Span(begin, end, begin, "sentence", message.role, message.channel))
     return tuple(spans)
 
 
-def _vocabulary(model: Model, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-    """Keep the bytes of every token id that occurs, so that a trace reads without its tokenizer."""
-    named = (arrays[n].ravel() for n in ("token_ids", "top_token_ids", "lens_token_ids") if n in arrays)
-    ids = np.unique(np.concatenate(list(named)))
-    ids = ids[ids >= 0].astype(np.int32)
-    texts = [harmony.token_bytes(model.tokenizer, int(i)) for i in ids]
-    return {
-        "vocab_ids": ids,
-        "vocab_offsets": np.concatenate([[0], np.cumsum([len(t) for t in texts])]).astype(np.int64),
-        "vocab_bytes": np.frombuffer(b"".join(texts), dtype=np.uint8),
-        "vocab_special": np.isin(ids, list(special_ids(model.tokenizer))),
-    }
+class Vocabulary:
+    """The text of token ids, so that a trace reads without its tokenizer; each id is looked up once."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        """Start with nothing looked up."""
+        self._tokenizer = tokenizer
+        self._texts: dict[int, bytes] = {}
+        self._special = list(special_ids(tokenizer))
+
+    def arrays(self, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Return the ``vocab_*`` arrays for every token id that occurs in ``arrays``."""
+        named = (arrays[n].ravel() for n in ("token_ids", "top_token_ids", "lens_token_ids") if n in arrays)
+        ids = np.unique(np.concatenate(list(named)))
+        ids = ids[ids >= 0].astype(np.int32)
+        texts = [self._text(int(i)) for i in ids]
+        return {
+            "vocab_ids": ids,
+            "vocab_offsets": np.concatenate([[0], np.cumsum([len(t) for t in texts])]).astype(np.int64),
+            "vocab_bytes": np.frombuffer(b"".join(texts), dtype=np.uint8),
+            "vocab_special": np.isin(ids, self._special),
+        }
+
+    def _text(self, token_id: int) -> bytes:
+        text = self._texts.get(token_id)
+        if text is None:
+            text = self._texts[token_id] = harmony.token_bytes(self._tokenizer, token_id)
+        return text
 
 
 def special_ids(tokenizer: Any) -> frozenset[int]:

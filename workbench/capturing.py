@@ -2,8 +2,9 @@
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from os import PathLike
 from typing import Any, Protocol
 
 import torch
@@ -11,13 +12,14 @@ from tqdm.auto import tqdm
 from transformers import DynamicCache
 
 from workbench import harmony
-from workbench.assemble import assemble, special_ids
+from workbench.assemble import assemble, describe, special_ids
 from workbench.collect import Collector
 from workbench.families import ModelError
 from workbench.hooks import attach
 from workbench.model import Model
 from workbench.rollout import Rollout, forward
 from workbench.routing_replay import forced_routing, routing_agreement
+from workbench.shards import ShardWriter, remove_shards
 from workbench.sizing import check_memory
 from workbench.spec import CaptureSpec
 from workbench.trace import Trace
@@ -53,6 +55,7 @@ def capture(
     temperature: float = 1.0,
     seed: int = 0,
     capture: CaptureSpec | None = None,
+    path: str | PathLike[str] | None = None,
     show: bool = False,
     on_token: Callable[[int], bool | None] | None = None,
 ) -> Trace:
@@ -68,6 +71,8 @@ def capture(
         temperature: 0 is greedy; 1 samples from the model's own distribution.
         seed: of the sampling; the global random state is left as it was.
         capture: what to record; default: everything but the residual stream.
+        path: save the trace here. While it is generated, finished stretches of tokens are kept in the folder
+            ``<path>.shards``, which `workbench.recover` opens should the process die.
         show: show the tokens in the notebook as they come, with a stop button.
         on_token: called with each new token id; returning True stops.
 
@@ -84,20 +89,36 @@ def capture(
     question = _question(conversation)
     display = _live_view(question) if show else None
     run = Rollout(model, prompt, limit, temperature, seed, _listener(model, prompt, display, on_token))
-    started = time.monotonic()
-    with attach(model, spec.plan(model)) as recorder, torch.no_grad():
-        collector = Collector(model, spec, recorder)
-        run.go(collector)
-    if display is not None:
-        display.finish(run.ended or "end of message")
     facts = {
         "question": question,
         "effort": effort,
-        "ended": run.ended,
-        "seconds": time.monotonic() - started,
         "sampling": {"temperature": temperature, "top_p": 1.0, "seed": seed, "max_new_tokens": limit},
     }
-    return assemble(collector, run.token_ids, len(prompt), "live", facts)
+    started = time.monotonic()
+    with attach(model, spec.plan(model)) as recorder, torch.no_grad(), _finishing(display, run):
+        collector = Collector(model, spec, recorder)
+        meta = describe(collector, len(prompt), "live", facts)
+        with ShardWriter(path, collector, meta) if path else nullcontext():
+            run.go(collector)
+    meta["truncated"] = run.ended
+    meta["provenance"]["seconds"] = time.monotonic() - started
+    trace = assemble(collector, meta)
+    if path:
+        trace.save(path)
+        remove_shards(path)
+    return trace
+
+
+@contextmanager
+def _finishing(display: LiveDisplay | None, run: Rollout) -> Iterator[None]:
+    """Tell the display how the rollout ended, however it ended."""
+    reason = "failed"
+    try:
+        yield
+        reason = run.ended or "end of message"
+    finally:
+        if display is not None:
+            display.finish(reason)
 
 
 def replay(
@@ -147,7 +168,7 @@ def replay(
             collector.flush(token_ids)
     facts = {"question": question, "effort": effort, "seconds": time.monotonic() - started}
     facts |= {"routing": "forced"} if force_routing else {}
-    trace = assemble(collector, token_ids, num_prompt_tokens, "replay", facts)
+    trace = assemble(collector, describe(collector, num_prompt_tokens, "replay", facts))
     return _beside_the_recorded(trace, transcript, force_routing) if isinstance(transcript, Trace) else trace
 
 

@@ -36,8 +36,11 @@ class Collector:
         self.model, self.spec, self.recorder = model, spec, recorder
         self.plan, self.wanted = spec.plan(model), spec.wanted()
         self.rows = 0
+        self.on_rows: Callable[[dict[str, NDArray[Any]]], None] | None = None
+        """told the arrays of each stretch of rows, ``token_ids`` among them, as soon as it is collected"""
         self._chunks: dict[str, list[NDArray[Any]]] = {}
         self._keys: dict[int, Tensor] = {}
+        self._drawn: dict[str, NDArray[Any]] = {}
 
     def flush(self, token_ids: Sequence[int]) -> None:
         """Collect the rows of every completed forward.
@@ -54,17 +57,37 @@ class Collector:
         try:
             rows = sum(len(t) for t in seen[("final", WHOLE)])
             targets = list(token_ids[self.rows + 1 : self.rows + rows + 1])
-            found = self._statistics(seen, targets) | self._router(seen) | self._residual(seen)
+            drawn = {name: _to_numpy(t) for name, t in self._statistics(seen, targets).items()}
             attention, keys = self._attention(seen)
-            found |= attention
+            found = {name: _to_numpy(t) for name, t in (self._router(seen) | self._residual(seen) | attention).items()}
         finally:
             self.recorder.paused = False
+        ids = np.asarray(token_ids[self.rows : self.rows + rows], dtype=np.int32)
+        here, after = self._align(drawn, rows)
+        chunk = {"token_ids": ids, **here, **{n: a for n, a in found.items() if n in self.wanted}}
         self.recorder.take()
-        self._keys = keys
+        self._keys, self._drawn = keys, after
         self.rows += rows
-        for name, tensor in found.items():
-            if name in self.wanted:
-                self._chunks.setdefault(name, []).append(_to_numpy(tensor))
+        for name, array in chunk.items():
+            self._chunks.setdefault(name, []).append(array)
+        if self.on_rows is not None:
+            self.on_rows(chunk)
+
+    def _align(
+        self, drawn: dict[str, NDArray[Any]], rows: int
+    ) -> tuple[dict[str, NDArray[Any]], dict[str, NDArray[Any]]]:
+        """Put what describes the draw of token i at i; return it for these rows, and what belongs to the next."""
+        whole = {}
+        for name, values in drawn.items():
+            before = self._drawn.get(name)
+            if before is None:
+                # Nothing precedes the first token: NaN, and -1 for an id.
+                nothing = np.nan if values.dtype.kind == "f" else -1
+                before = np.full((1, *values.shape[1:]), nothing, dtype=values.dtype)
+            whole[name] = np.concatenate([before, values])
+        if not drawn:
+            whole = self._drawn
+        return {n: a[:rows] for n, a in whole.items()}, {n: a[rows:] for n, a in whole.items()}
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Return the collected arrays with the dims and dtypes of a trace, and let go of the parts."""
@@ -72,16 +95,13 @@ class Collector:
         while self._chunks:
             name, chunks = self._chunks.popitem()
             found[name] = np.concatenate(chunks, axis=DIMS[name].index("token"))
-        for name in ("logprobs", "entropy", "top_logprobs", "top_token_ids"):
-            if name in found:
-                found[name] = _shift(found[name], self.rows)
-        if "expert_indices" in found:
-            small = self.model.num_experts <= 256
-            found["expert_indices"] = found["expert_indices"].astype(np.uint8 if small else np.uint16)
+        return found | self.sink_logits()
+
+    def sink_logits(self) -> dict[str, NDArray[Any]]:
+        """Return ``sink_logits`` [layer, head] of the layers captured; nothing in families without sinks."""
         sinks = [self.model.sink_logits(layer) for layer in self.plan.attention]
-        if sinks and all(s is not None for s in sinks):
-            found["sink_logits"] = np.stack([_to_numpy(s) for s in sinks if s is not None])
-        return found
+        found = [_to_numpy(s) for s in sinks if s is not None]
+        return {"sink_logits": np.stack(found)} if found else {}
 
     def _router(self, seen: dict[Key, list[Tensor]]) -> dict[str, Tensor]:
         layers = self.plan.router
@@ -92,6 +112,8 @@ class Collector:
         if not self.model.family.ranked:
             weights, order = found["expert_weights"].sort(dim=-1, descending=True, stable=True)
             found |= {"expert_weights": weights, "expert_indices": found["expert_indices"].gather(-1, order)}
+        small = self.model.num_experts <= 256
+        found["expert_indices"] = found["expert_indices"].to(torch.uint8 if small else torch.uint16)
         return found
 
     def _statistics(self, seen: dict[Key, list[Tensor]], targets: list[int]) -> dict[str, Tensor]:
@@ -218,9 +240,3 @@ def _to_numpy(tensor: Tensor) -> NDArray[Any]:
     if tensor.dtype == torch.bfloat16:
         return tensor.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
     return tensor.numpy()
-
-
-def _shift(values: NDArray[Any], rows: int) -> NDArray[Any]:
-    """Put what describes the draw of token i at i: one undefined row first (NaN; -1 for an id)."""
-    undefined = np.full((1, *values.shape[1:]), np.nan if values.dtype.kind == "f" else -1, dtype=values.dtype)
-    return np.concatenate([undefined, values])[:rows]

@@ -218,7 +218,7 @@ def published_config(name: str) -> Any:
         return GptOssConfig(
             num_hidden_layers=num_layers,
             num_local_experts=num_experts,
-            quantization_config={"quant_method": "mxfp4"},
+            quantization_config={"quant_method": "mxfp4"},  # type: ignore[call-arg]
         )
     try:
         return AutoConfig.from_pretrained(_locate(name)[0], trust_remote_code=False)

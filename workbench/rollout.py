@@ -87,7 +87,7 @@ class Rollout(StoppingCriteria):
         return GenerationConfig(  # type: ignore[no-untyped-call]
             **sampling,
             max_new_tokens=self.limit,
-            eos_token_id=ends,
+            eos_token_id=ends or None,
             pad_token_id=ends[0] if ends else 0,
             # A compiled forward would never call the hooks.
             disable_compile=True,

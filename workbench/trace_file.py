@@ -46,8 +46,10 @@ _CODES = {dtype: code for code, dtype in _DTYPES.items()}
 _INTEGERS = ("token_ids", "top_token_ids", "expert_indices", "lens_token_ids", "vocab_ids", "vocab_offsets")
 
 
-def save_trace(trace: Trace, path: str | os.PathLike[str]) -> None:
+def save_trace(trace: Trace, path: str | os.PathLike[str], *, durable: bool = True) -> None:
     """Write a trace to one file; an existing file of that name is replaced whole, or kept when writing fails.
+
+    ``durable`` waits for the disk, so that the file survives a power cut and not only the end of the process.
 
     Raises:
         TraceError: the file cannot be written (no space, no folder, no permission), or the metadata holds what JSON
@@ -58,7 +60,7 @@ def save_trace(trace: Trace, path: str | os.PathLike[str]) -> None:
     header = _header(trace, arrays)
     needed = len(header) + sum(a.nbytes for a in arrays.values())
     try:
-        _write(path, header, arrays)
+        _write(path, header, arrays, durable)
     except OSError as error:
         raise TraceError(_unwritable(path, needed, error)) from error
 
@@ -143,7 +145,7 @@ def _check_json(value: Any, where: str) -> None:
         raise TraceError(f"{where}: JSON cannot hold a {type(value).__name__}; convert it to plain Python first")
 
 
-def _write(path: Path, header: bytes, arrays: Mapping[str, NDArray[Any]]) -> None:
+def _write(path: Path, header: bytes, arrays: Mapping[str, NDArray[Any]], durable: bool) -> None:
     if path.is_dir():
         raise IsADirectoryError(0, "it is a folder")
     part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
@@ -154,11 +156,13 @@ def _write(path: Path, header: bytes, arrays: Mapping[str, NDArray[Any]]) -> Non
                 for block in _blocks(array):
                     file.write(block)
             file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
-    _sync_folder(path.parent)
+    if durable:
+        _sync_folder(path.parent)
 
 
 def _blocks(array: NDArray[Any]) -> Iterator[memoryview]:
