@@ -1,55 +1,30 @@
 """Harmony: rendering through the template, and the lenient parser against OpenAI's own strict one."""
 
-import gzip
 import random
-from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
 
 import openai_harmony as oracle
 import pytest
-from tokenizers import AddedToken, Tokenizer, decoders, models
+from official_harmony import SPECIAL_IDS, official_encoding, official_tokenizer
+from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 
 import workbench.tiny
 from workbench import harmony
 from workbench.harmony import HarmonyError, HarmonyParser, Message, parse, render, sentences
 
-SPECIAL_IDS = {
-    "<|startoftext|>": 199998,
-    "<|endoftext|>": 199999,
-    "<|return|>": 200002,
-    "<|constrain|>": 200003,
-    "<|channel|>": 200005,
-    "<|start|>": 200006,
-    "<|end|>": 200007,
-    "<|message|>": 200008,
-    "<|call|>": 200012,
-}
+
+@pytest.fixture(scope="session")
+def encoding() -> oracle.HarmonyEncoding:
+    """OpenAI's parser with the official vocabulary."""
+    return official_encoding()
 
 
 @pytest.fixture(scope="session")
-def encoding(tmp_path_factory: pytest.TempPathFactory) -> oracle.HarmonyEncoding:
-    """OpenAI's parser with the official vocabulary, without a network."""
-    folder = tmp_path_factory.mktemp("vocabulary")
-    packed = Path(str(distribution("bpe-openai").locate_file("bpe_openai/data/o200k_base.tiktoken.gz")))
-    (folder / "o200k_base.tiktoken").write_bytes(gzip.decompress(packed.read_bytes()))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TIKTOKEN_ENCODINGS_BASE", str(folder))
-        return oracle.load_harmony_encoding(oracle.HarmonyEncodingName.HARMONY_GPT_OSS)
-
-
-@pytest.fixture(scope="session")
-def official(encoding: oracle.HarmonyEncoding) -> PreTrainedTokenizerFast:
-    """A Hugging Face tokenizer with the official ids; it has no merges, so it decodes only."""
-    letter = {byte: char for char, byte in harmony._BYTE_OF.items()}
-    size = min(SPECIAL_IDS.values())
-    vocabulary = {"".join(letter[b] for b in bytes(encoding._inner.decode_bytes([i]))): i for i in range(size)}
-    filler = {f"<unused {i}>": i for i in range(size, max(SPECIAL_IDS.values()) + 1) if i not in SPECIAL_IDS.values()}
-    backend = Tokenizer(models.BPE(vocab=vocabulary | filler | SPECIAL_IDS, merges=[], ignore_merges=True))
-    backend.decoder = decoders.ByteLevel()
-    backend.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in SPECIAL_IDS])
-    return PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<|return|>")
+def official() -> PreTrainedTokenizerFast:
+    """A Hugging Face tokenizer with the official ids; it decodes only."""
+    return official_tokenizer()
 
 
 @pytest.fixture(scope="session")
@@ -272,7 +247,7 @@ def test_tokenizer_without_harmony_tokens_gives_one_plain_message() -> None:
     (message,) = parse(plain, [0, 1, 2])
     assert (message.start, message.content_start, message.stop) == (0, 0, 3)
     assert (message.role, message.malformed) == ("unknown", "this tokenizer has no harmony tokens")
-    assert harmony.token_texts(plain, [0, 1, 2]) == [" a", "b", "\n"]
+    assert [harmony.token_bytes(plain, i) for i in (0, 1, 2)] == [b" a", b"b", b"\n"]
     assert parse(plain, []) == ()
 
 
@@ -314,7 +289,7 @@ def test_token_bytes_are_lossless(tiny_tokenizer: Any) -> None:
     text = "47 héllo 世界 🙂 \x00\x1b <script>"
     ids = tiny_tokenizer.encode(text, add_special_tokens=False)
     assert b"".join(harmony.token_bytes(tiny_tokenizer, i) for i in ids).decode() == text
-    assert harmony.token_texts(tiny_tokenizer, [len(tiny_tokenizer) + 5]) == ["\ufffd"]
+    assert harmony.token_bytes(tiny_tokenizer, len(tiny_tokenizer) + 5) == "\ufffd".encode()
 
 
 BAD = [
@@ -423,6 +398,12 @@ def test_every_token_is_in_exactly_one_sentence(seed: int) -> None:
     assert [a for a, _ in got] == [start, *(b for _, b in got)][:-1]
     assert got[-1][1] == stop
     assert all(a < b for a, b in got)
+
+
+@pytest.mark.parametrize("piece", [".", ".)", ". ", " ", "\n", " \n", "a.b", "e.g", "。", "\u2019."])
+def test_time_stays_linear_in_hostile_text(piece: str) -> None:
+    texts = ["a.", *[piece] * 50_000, " "]
+    assert sentences(texts, 0, len(texts))[-1][1] == len(texts)
 
 
 def test_a_token_that_ends_a_sentence_and_begins_another_belongs_to_the_first() -> None:

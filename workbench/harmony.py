@@ -7,6 +7,7 @@ contains ``<|end|>`` closes nothing.
 """
 
 import re
+from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -22,7 +23,6 @@ __all__ = [
     "render",
     "sentences",
     "token_bytes",
-    "token_texts",
 ]
 
 EFFORTS = ("low", "medium", "high")
@@ -196,11 +196,6 @@ def token_bytes(tokenizer: Any, token_id: int) -> bytes:
     return str(piece).replace("▁", " ").encode()
 
 
-def token_texts(tokenizer: Any, token_ids: Iterable[int]) -> list[str]:
-    """Return the text of each token; bytes that are no whole character become U+FFFD."""
-    return [token_bytes(tokenizer, i).decode("utf-8", "replace") for i in token_ids]
-
-
 def _byte_alphabet() -> dict[str, int]:
     """Invert the byte-level alphabet of GPT-2: printable Latin-1 stands for itself, the rest starts at U+0100."""
     plain = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
@@ -322,7 +317,7 @@ class _Header:
     def close(self, stop: int, why: str | None, cut: bool) -> Message:
         """Close a message that lacks ``<|message|>``: what no longer fits a header is its content."""
         consumed, fields = self._guess(self.pieces, cut)
-        text_began = consumed < len(self.pieces) and _header_text(self.pieces[consumed:]).strip() != ""
+        text_began = any(piece.strip() for piece in self.pieces[consumed:])
         content_start = self._first + consumed if text_began else stop
         if cut and not text_began:
             reason = "cut off in its header"
@@ -337,7 +332,7 @@ class _Header:
     def has_text_before_channel(self) -> bool:
         """Say whether text that fits no header has come: then ``<|channel|>`` begins another message."""
         consumed, _ = self._guess([*self.pieces[:_HEADER_TOKENS], _CHANNEL], cut=False)
-        return _header_text(self.pieces[consumed:_HEADER_TOKENS]).strip() != ""
+        return any(piece.strip() for piece in self.pieces[consumed:_HEADER_TOKENS])
 
     def _guess(self, pieces: list[str | bytes], cut: bool) -> tuple[int, dict[str, str | None]]:
         """Return how many pieces fit a header, and what they say."""
@@ -348,10 +343,8 @@ class _Header:
         fields = {"role": None, **match.groupdict()}
         if cut and _may_go_on(text[match.end() :], match):
             return len(pieces), fields
-        consumed = 0
         # A token that straddles the end of the header counts as content: no text may vanish.
-        while consumed < len(pieces) and len(_header_text(pieces[: consumed + 1])) <= match.end():
-            consumed += 1
+        consumed = bisect_right(range(1, len(pieces) + 1), match.end(), key=lambda n: len(_header_text(pieces[:n])))
         return consumed, fields
 
 
@@ -411,18 +404,20 @@ def _read_header(text: str, role: str | None) -> Message:
     if role is None:
         role = words.pop(0) if words else UNKNOWN_ROLE
     channel = names[0] or None if names else None
-    recipient = next((w.removeprefix("to=") for w in words if w.startswith("to=")), None)
+    recipients = [w.removeprefix("to=") for w in words if w.startswith("to=")]
     others = [w.replace(_CONSTRAIN, "<|constrain|>") for w in words if not w.startswith("to=")]
     content_type = others.pop() if others else None
-    problems = _header_problems(role, channel, len(marked), recipient, " ".join(others))
-    return Message(0, 0, 0, role, channel, recipient, content_type, "; ".join(problems) or None)
+    problems = _header_problems(role, channel, len(marked), len(recipients), " ".join(others))
+    return Message(0, 0, 0, role, channel, next(iter(recipients), None), content_type, "; ".join(problems) or None)
 
 
-def _header_problems(role: str, channel: str | None, marks: int, recipient: str | None, rest: str) -> list[str]:
+def _header_problems(role: str, channel: str | None, marks: int, recipients: int, rest: str) -> list[str]:
     problems = ["more than one <|channel|>"] if marks > 1 else []
+    if recipients > 1:
+        problems.append("more than one recipient")
     if role == UNKNOWN_ROLE:
         problems.append("no role")
-    elif role not in ROLES and recipient is None:
+    elif role not in ROLES and not recipients:
         problems.append(f"unknown role {_quote(role)}")
     if channel is None and (marks or role == "assistant"):
         problems.append("no channel")
@@ -453,7 +448,8 @@ _ABBREVIATIONS = "approx|cf|dr|eq|eqs|fig|figs|jr|mr|mrs|ms|prof|sr|st|vs"
 # In bytes, because one character may be spread over several tokens.
 _SENTENCE_END = re.compile(
     rb"(?<=\S)\s*\n"  # the end of a line, with all blank lines that follow
-    rb"|(?P<mark>[.!?;]+)[\"')\]]*(?:\xe2\x80[\x99\x9d])*(?=[^\S\n]+[^\s])"  # . ! ? ; then white space, then text
+    # . ! ? ; then white space, then text; a run of marks is tried once and never split, so that time stays linear
+    rb"|(?<![.!?;])(?P<mark>[.!?;]++)[\"')\]]*+(?:\xe2\x80[\x99\x9d])*+(?=[^\S\n]++\S)"
     rb"|(?:\xe3\x80\x82|\xef\xbc[\x81\x9f\x9b])+(?:\xe2\x80[\x99\x9d]|\xe3\x80[\x8d\x8f]|\xef\xbc\x89)*"  # 。！？；
 )
 # What a full stop does not end: an abbreviation, letters with stops (e.g, U.S), the number of a list item.
