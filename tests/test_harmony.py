@@ -179,6 +179,12 @@ MALFORMED = {
     f"{A}<|channel|>commentary well then<|message|>1<|call|>": [
         ("assistant", "commentary", "1", "unexpected text in the header: 'well'"),
     ],
+    f"{A}<|channel|>commentary to=python to=browser code<|message|>1<|call|>": [
+        ("assistant", "commentary", "1", "more than one recipient"),
+    ],
+    f"{A}<|channel|>commentary code to=python<|message|>1<|call|>": [
+        ("assistant", "commentary", "1", "unexpected text in the header: 'code'"),
+    ],
     f"{A}<|channel|>commentary to=assistant<|channel|>commentary<|message|>1<|end|>": [
         ("assistant", "commentary", "1", "more than one <|channel|>"),
     ],

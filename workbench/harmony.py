@@ -395,7 +395,7 @@ def _read_header(text: str, role: str | None) -> Message:
     """Read a complete header, positions left at 0.
 
     The order is that of `parse_header_from_string` in openai/harmony: the channel is what follows its mark up to
-    white space; of the remaining words the first is the role, ``to=`` gives the recipient, the rest the content type.
+    white space; of the remaining words the first is the role, ``to=`` gives the recipient, the last the content type.
     """
     head, *marked = text.split(_CHANNEL)
     names = [re.split(rf"[\s{_CONSTRAIN}]", part, maxsplit=1)[0] for part in marked]
@@ -406,7 +406,7 @@ def _read_header(text: str, role: str | None) -> Message:
     channel = names[0] or None if names else None
     recipients = [w.removeprefix("to=") for w in words if w.startswith("to=")]
     others = [w.replace(_CONSTRAIN, "<|constrain|>") for w in words if not w.startswith("to=")]
-    content_type = others.pop() if others else None
+    content_type = others.pop() if others and not words[-1].startswith("to=") else None
     problems = _header_problems(role, channel, len(marked), len(recipients), " ".join(others))
     return Message(0, 0, 0, role, channel, next(iter(recipients), None), content_type, "; ".join(problems) or None)
 
