@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from lab import Heard, OpenNotebook
+from lab import Heard, OpenNotebook, write_notebook
 
 WIDGET = '''
 import anywidget, traitlets
@@ -43,8 +43,7 @@ def test_theme_screenshot_and_failing_cell(lab_notebook: OpenNotebook) -> None:
 
 
 def test_an_existing_notebook_is_copied_and_requests_are_recorded(lab_notebook: OpenNotebook, tmp_path: Path) -> None:
-    source = tmp_path / "plain.ipynb"
-    source.write_text('{"cells": [], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}')
+    source = write_notebook(tmp_path / "plain.ipynb", ["1 + 1"])
     notebook = lab_notebook(source, run=False)
     assert notebook.path != source
     assert any("/lab/tree/" in url for url in notebook.heard.requests)
