@@ -110,7 +110,6 @@ export class Axis {
     paintAttentionLane(ctx, palette, cells, row, { token: selection.token, y: Y.attention, height: HEIGHT.attention, width });
     this.drawRoll(ctx, palette, cells, selection);
     this.drawGutter(palette, selection, quantity, row);
-    this.describe(selection, row, quantity);
   }
 
   paintCurrentColumn(ctx, palette, cells, token) {
@@ -163,8 +162,10 @@ export class Axis {
   }
 
   // What the canvas shows, in words and as data, for people who cannot see it and for tests.
-  describe(selection, row, quantity) {
-    const { tokens } = this.explorer;
+  describe(selection) {
+    const { tokens, reading, quantities } = this.explorer;
+    const row = reading.attention(selection);
+    const quantity = quantities.of(selection);
     const { token, layer, head, colorBy } = selection;
     let words = row.words ?? "";
     if (row.state === "here") {

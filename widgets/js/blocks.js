@@ -130,9 +130,11 @@ export class Blocks {
     const pages = [];
     for (let page = first; page <= last; page++) pages.push(this.get(key(page)));
     if (pages.includes(null)) return null;
-    const joined = `joined:${key(first)}:${last}`;
-    const values = this.cache.get(joined) ?? this.keep(joined, join(pages));
-    return { values, start: first * size };
+    return { values: this.joined(`joined:${key(first)}:${last}`, () => pages), start: first * size };
+  }
+
+  joined(key, parts) {
+    return this.cache.get(key) ?? this.keep(key, join(parts()));
   }
 
   query(layer, head, token) {
@@ -158,7 +160,8 @@ export class Blocks {
     const queries = this.get(`tile/queries/${layer}/${last}`);
     if (!queries || tiles.includes(null)) return null;
     const at = (head * rows(last) + token - last * size) * d;
-    const keys = join(tiles.map((t, i) => t.subarray(kv * rows(first + i) * d, (kv + 1) * rows(first + i) * d)));
+    const parts = () => tiles.map((t, i) => t.subarray(kv * rows(first + i) * d, (kv + 1) * rows(first + i) * d));
+    const keys = this.joined(`recent:${layer}/${kv}/${first}/${last}`, parts);
     return { query: queries.subarray(at, at + d), keys, start: first * size };
   }
 

@@ -17,7 +17,7 @@ import { Tokens } from "./tokens.js";
 import { Transcript } from "./transcript.js";
 import { Wall } from "./wall.js";
 
-const WALL_DELAY_MS = 80;
+const SETTLE_MS = 80;
 const SYNC_DELAY_MS = 60;
 const PLAY_MS = 160;
 const SHARED = { token: "token", layer: "layer", head: "head", expert: "expert", colorBy: "color_by" };
@@ -44,13 +44,13 @@ export class Explorer {
     this.quantities = new Quantities(this.reading);
     this.focus = "head";
     this.selection = this.fromModel();
-    this.palette = new Palette(themeName(el));
     this.build(el);
-    this.listen(el);
+    this.adoptTheme();
+    this.listen();
     this.resize();
     this.notes.refresh();
     this.frame();
-    this.drawWall();
+    this.settle();
   }
 
   build(el) {
@@ -84,7 +84,7 @@ export class Explorer {
     this.observer = new ResizeObserver(() => this.resize() && this.schedule(true));
     this.observer.observe(this.box);
     this.stopTheme = watchTheme(() => {
-      this.palette = new Palette(themeName(this.root));
+      this.adoptTheme();
       this.schedule(true);
     });
     this.onChange = () => this.adopt();
@@ -107,8 +107,13 @@ export class Explorer {
     this.model.off("msg:custom", this.onMessage);
     this.blocks.close();
     cancelAnimationFrame(this.pending);
-    clearTimeout(this.wallTimer);
+    clearTimeout(this.settleTimer);
     clearTimeout(this.syncTimer);
+  }
+
+  adoptTheme() {
+    this.palette = new Palette(themeName(this.box));
+    setData(this.root, "theme", this.palette.name);
   }
 
   fromModel() {
@@ -118,7 +123,7 @@ export class Explorer {
 
   // Python moved the selection. What this view has not told Python yet stands.
   adopt() {
-    if (this.syncTimer) return;
+    if (this.syncTimer || this.telling) return;
     this.selection = this.fromModel();
     this.schedule();
   }
@@ -134,9 +139,11 @@ export class Explorer {
 
   tellPython() {
     this.syncTimer = null;
+    this.telling = true; // setting one value announces it before the others are set
     for (const [ours, theirs] of Object.entries(SHARED)) {
       if (this.model.get(theirs) !== this.selection[ours]) this.model.set(theirs, this.selection[ours]);
     }
+    this.telling = false;
     this.model.save_changes();
   }
 
@@ -204,14 +211,15 @@ export class Explorer {
     return true;
   }
 
-  schedule(withWall = false) {
-    this.wallSoon ||= withWall;
+  schedule(settleSoon = false) {
+    this.settleSoon ||= settleSoon;
     this.pending ??= requestAnimationFrame(() => this.frame());
   }
 
-  // One step: read geometry, draw the panels, ask for what was missing. The wall follows when stepping pauses.
+  // One step: read geometry, draw the panels, ask for what was missing. The rest follows when stepping pauses.
   frame() {
     this.pending = null;
+    if (!this.width) return; // not on the page yet: the first resize draws
     this.transcript.measure(this);
     this.axis.draw(this);
     this.stack.draw(this);
@@ -219,20 +227,19 @@ export class Explorer {
     this.alternatives.draw(this);
     this.wall.drawTitle(this);
     this.status.draw(this);
-    this.describe();
     this.blocks.flush();
-    clearTimeout(this.wallTimer);
-    this.wallTimer = setTimeout(() => this.drawWall(), this.wallSoon ? 0 : WALL_DELAY_MS);
-    this.wallSoon = false;
+    clearTimeout(this.settleTimer);
+    this.settleTimer = setTimeout(() => this.settle(), this.settleSoon ? 0 : SETTLE_MS);
+    this.settleSoon = false;
   }
 
-  drawWall() {
+  // When stepping pauses: what is too slow for every step.
+  settle() {
+    if (!this.width) return;
     this.wall.draw(this);
-    this.blocks.flush();
-  }
-
-  describe() {
-    setData(this.root, "theme", this.palette.name);
+    this.axis.describe(this.selection);
+    this.stack.describe(this.selection);
     for (const name of Object.keys(SHARED)) setData(this.root, name, this.selection[name]);
+    this.blocks.flush();
   }
 }

@@ -66,6 +66,11 @@ export class Palette {
     this.channels = CHANNEL_COLOURS[name];
     this.fills = Array.from({ length: STEPS + 1 }, (_, i) => mix(RAMP[name], i / STEPS));
     this.texts = this.fills.map(textOn);
+    // As pixels of an ImageData, which are little-endian ABGR.
+    this.pixels = Uint32Array.from(this.fills, (fill) => {
+      const [r, g, b] = channelsOf(fill);
+      return ((255 << 24) | (b << 16) | (g << 8) | r) >>> 0;
+    });
     this.onChannel = Object.fromEntries(Object.entries(this.channels).map(([k, v]) => [k, textOn(v)]));
   }
 
@@ -75,6 +80,10 @@ export class Palette {
 
   fill(amount) {
     return this.fills[this.step(amount)];
+  }
+
+  pixel(amount) {
+    return this.pixels[this.step(amount)];
   }
 
   textOnFill(amount) {

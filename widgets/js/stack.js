@@ -1,5 +1,6 @@
 // The layer stack: one row per layer with logit lens, router, margin and the heads' sink mass of the current token.
 
+import { HeadImage } from "./head_image.js";
 import { twoDigits } from "./numerics.js";
 import { stackColumns, expertAt, headAt } from "./stack_layout.js";
 import { CODE_FONT, Surface, UI_FONT, dashedFrame, fitText, h, hatch, setData, setText } from "./surface.js";
@@ -13,6 +14,7 @@ export class Stack {
     this.rowHeight = numLayers <= 12 ? 44 : 13;
     this.big = this.rowHeight > 20;
     this.surface = new Surface("Layers");
+    this.headImage = new HeadImage(numLayers, explorer.facts.numHeads);
     this.next = h("span");
     this.titles = ["layer", "lens", "router", "margin", "heads"].map((name) => h("div", { class: `moe-title moe-title-${name}` }));
     this.detail = h("div", { class: "moe-detail" });
@@ -60,6 +62,7 @@ export class Stack {
   resize(width) {
     const { facts } = this.explorer;
     this.surface.resize(width, facts.numLayers * this.rowHeight);
+    this.underlay = null;
     this.columns = stackColumns(width, facts, this.big);
     ["layer", "lens", "router", "margin", "heads"].forEach((name, i) => {
       this.titles[i].style.left = `${this.columns[name].x}px`;
@@ -69,6 +72,8 @@ export class Stack {
   draw({ selection, palette }) {
     const { reading, tokens, facts } = this.explorer;
     const ctx = this.surface.clear();
+    this.paintUnderlay(ctx, palette);
+    this.paintSelectedLayer(ctx, palette, selection.layer);
     const { token } = selection;
     const nextId = token + 1 < tokens.length ? tokens.ids[token + 1] : null;
     setText(this.next, nextId === null ? "end" : tokens.cellOf(nextId));
@@ -77,28 +82,74 @@ export class Stack {
       const y = layer * this.rowHeight;
       const row = { router: reading.router(token, layer), lens: reading.lens(token, layer), sinks: reading.sinks(token, layer) };
       rows.push(row);
-      this.paintLabel(ctx, palette, layer, y, layer === selection.layer);
       this.paintLens(ctx, palette, row.lens, y, nextId);
       this.paintRouter(ctx, palette, row.router, y, layer === selection.layer ? selection : null);
       this.paintMargin(ctx, palette, row.router, y);
-      this.paintHeads(ctx, palette, row.sinks, y, layer === selection.layer ? selection.head : -1);
     }
+    this.paintHeads(ctx, palette, rows, selection);
     this.paintWords(ctx, palette, rows);
-    this.describe(selection, rows);
+    this.tell(selection, rows);
+    this.rows = rows;
+  }
+
+  // What no step changes: layer numbers, how far each sees, empty cells and bars. Painted once per size and theme.
+  paintUnderlay(ctx, palette) {
+    const { width, height, scale } = this.surface;
+    if (this.underlay?.name !== palette.name) {
+      const canvas = document.createElement("canvas");
+      canvas.width = Math.round(width * scale);
+      canvas.height = Math.round(height * scale);
+      const below = canvas.getContext("2d");
+      below.setTransform(scale, 0, 0, scale, 0, 0);
+      for (let layer = 0; layer < this.explorer.facts.numLayers; layer++) this.paintEmptyRow(below, palette, layer);
+      this.underlay = { name: palette.name, canvas };
+    }
+    if (width && height) ctx.drawImage(this.underlay.canvas, 0, 0, width, height);
+  }
+
+  paintEmptyRow(ctx, palette, layer) {
+    const { blocks, facts } = this.explorer;
+    const y = layer * this.rowHeight;
+    const { router, margin } = this.columns;
+    this.paintLabel(ctx, palette, layer, y, false);
+    if (this.big) {
+      ctx.fillStyle = palette.line;
+      ctx.fillRect(0, y + this.rowHeight - 1, this.surface.width, 0.75);
+    }
+    if (!blocks.has("expert_indices", layer)) return;
+    for (let e = 0; e < facts.numExperts; e++) {
+      const left = router.x + e * router.cell;
+      ctx.fillStyle = palette.track;
+      ctx.fillRect(left, y + this.inset, router.cell - 1.5, this.cellHeight);
+      if (this.big && router.cell >= 18) {
+        this.paintCentred(ctx, palette.secondary, `e${e}`, "400 10px", left + (router.cell - 1.5) / 2, y + this.inset + 9);
+      }
+    }
+    ctx.fillStyle = palette.track;
+    ctx.fillRect(margin.x, y + this.rowHeight / 2 - 2.5, margin.width - 32, 5);
+  }
+
+  get inset() {
+    return this.big ? 1.5 : 1;
+  }
+
+  get cellHeight() {
+    return this.rowHeight - (this.big ? 4 : 2);
+  }
+
+  paintSelectedLayer(ctx, palette, layer) {
+    const y = layer * this.rowHeight;
+    const height = this.rowHeight - (this.big ? 1 : 0);
+    ctx.clearRect(0, y, 36, height);
+    ctx.fillStyle = palette.shade;
+    ctx.fillRect(0, y, this.surface.width, height);
+    ctx.fillStyle = palette.ink;
+    ctx.fillRect(0, y, 2.5, height);
+    this.paintLabel(ctx, palette, layer, y, true);
   }
 
   paintLabel(ctx, palette, layer, y, selected) {
-    const { height, middle } = { height: this.rowHeight, middle: y + this.rowHeight / 2 };
-    if (selected) {
-      ctx.fillStyle = palette.shade;
-      ctx.fillRect(0, y, this.surface.width, height - (this.big ? 1 : 0));
-      ctx.fillStyle = palette.ink;
-      ctx.fillRect(0, y, 2.5, height - (this.big ? 1 : 0));
-    }
-    if (this.big) {
-      ctx.fillStyle = palette.line;
-      ctx.fillRect(0, y + height - 1, this.surface.width, 0.75);
-    }
+    const middle = y + this.rowHeight / 2;
     ctx.font = `${selected ? "700" : "400"} 11px ${UI_FONT}`;
     ctx.textAlign = "right";
     ctx.textBaseline = "middle";
@@ -143,19 +194,14 @@ export class Stack {
   paintRouter(ctx, palette, router, y, selection) {
     const { x, width, cell } = this.columns.router;
     if (router.state !== "here") return this.absent(ctx, palette, router, x, y, width);
-    const { numExperts } = this.explorer.facts;
-    const height = this.rowHeight - (this.big ? 4 : 2);
-    const top = y + (this.big ? 1.5 : 1);
-    for (let e = 0; e < numExperts; e++) {
-      const left = x + e * cell;
-      ctx.fillStyle = palette.track;
-      ctx.fillRect(left, top, cell - 1.5, height);
-      if (router.probs) {
-        ctx.fillStyle = palette.foot;
+    const { cellHeight: height } = this;
+    const top = y + this.inset;
+    if (router.probs) {
+      ctx.fillStyle = palette.foot;
+      for (let e = 0; e < router.probs.length; e++) {
         const foot = Math.max(1, router.probs[e] * height);
-        ctx.fillRect(left, top + height - foot, cell - 1.5, foot);
+        ctx.fillRect(x + e * cell, top + height - foot, cell - 1.5, foot);
       }
-      if (this.big && cell >= 18) this.paintExpertName(ctx, palette.secondary, `e${e}`, "400 10px", left + (cell - 1.5) / 2, top + 9);
     }
     router.experts.forEach((e, rank) => this.paintChosen(ctx, palette, x + e * cell, top, cell - 1.5, height, rank, router.weights?.[rank]));
     if (router.nearTie) {
@@ -170,7 +216,7 @@ export class Stack {
     return undefined;
   }
 
-  paintExpertName(ctx, colour, text, font, x, y) {
+  paintCentred(ctx, colour, text, font, x, y) {
     ctx.font = `${font} ${UI_FONT}`;
     ctx.textAlign = "center";
     ctx.textBaseline = "middle";
@@ -185,11 +231,11 @@ export class Stack {
     ctx.fillRect(x, y, width, height);
     const colour = palette.textOnFill(amount);
     if (!this.big) {
-      this.paintExpertName(ctx, colour, String(rank + 1), "700 9.5px", x + width / 2, y + height / 2 + 0.5);
+      this.paintCentred(ctx, colour, String(rank + 1), "700 9.5px", x + width / 2, y + height / 2 + 0.5);
       return;
     }
-    this.paintExpertName(ctx, colour, `#${rank + 1}`, "700 10.5px", x + width / 2, y + 10);
-    if (weight !== undefined) this.paintExpertName(ctx, colour, twoDigits(weight), "400 12px", x + width / 2, y + 26);
+    this.paintCentred(ctx, colour, `#${rank + 1}`, "700 10.5px", x + width / 2, y + 10);
+    if (weight !== undefined) this.paintCentred(ctx, colour, twoDigits(weight), "400 12px", x + width / 2, y + 26);
   }
 
   paintMargin(ctx, palette, router, y) {
@@ -200,8 +246,6 @@ export class Stack {
     }
     const middle = y + this.rowHeight / 2;
     const bar = width - 32;
-    ctx.fillStyle = palette.track;
-    ctx.fillRect(x, middle - 2.5, bar, 5);
     ctx.fillStyle = router.nearTie ? palette.warning : palette.dark;
     ctx.fillRect(x, middle - 2.5, Math.max(1, Math.min(1, router.margin / MARGIN_FULL) * bar), 5);
     ctx.font = `${router.nearTie ? "700" : "400"} 11px ${UI_FONT}`;
@@ -211,24 +255,33 @@ export class Stack {
     ctx.fillText((router.nearTie ? "≈" : "") + twoDigitsOrMore(router.margin), x + bar + 4, middle + 0.5);
   }
 
-  paintHeads(ctx, palette, sinks, y, selected) {
+  paintHeads(ctx, palette, rows, selection) {
     const { x, width, cell, gap, perGroup } = this.columns.heads;
-    if (sinks.state !== "here") return this.absent(ctx, palette, sinks, x, y, width);
-    const height = this.big ? this.rowHeight - 4 : this.rowHeight;
-    const top = y + (this.big ? 1.5 : 0);
-    const inset = this.big ? 1 : 0;
-    const left = (head) => x + head * cell + Math.floor(head / perGroup) * gap;
-    sinks.masses.forEach((mass, head) => {
-      ctx.fillStyle = palette.fill(mass);
-      ctx.fillRect(left(head), top, cell - inset, height);
-      if (cell >= 16) this.paintExpertName(ctx, palette.textOnFill(mass), twoDigits(mass), "400 9.5px", left(head) + (cell - inset) / 2, top + height / 2 + 0.5);
-    });
-    if (selected >= 0) {
-      ctx.strokeStyle = palette.ink;
-      ctx.lineWidth = 2;
-      ctx.strokeRect(left(selected) - 0.5, top, cell + 1 - inset, height);
+    const { rowHeight, big } = this;
+    if (cell < 16) {
+      const masses = rows.map((row) => row.sinks.masses ?? null);
+      this.headImage.paint(ctx, palette, masses, { x, cell, gap, perGroup, rowHeight });
     }
-    return undefined;
+    rows.forEach(({ sinks }, layer) => {
+      if (sinks.state !== "here") this.absent(ctx, palette, sinks, x, layer * rowHeight, width);
+      else if (cell >= 16) this.paintHeadRow(ctx, palette, sinks.masses, layer * rowHeight + this.inset);
+    });
+    if (rows[selection.layer].sinks.state !== "here") return;
+    const left = x + selection.head * cell + Math.floor(selection.head / perGroup) * gap;
+    ctx.strokeStyle = palette.ink;
+    ctx.lineWidth = 2;
+    ctx.strokeRect(left - 0.5, selection.layer * rowHeight + (big ? 1.5 : 0), cell + (big ? 0 : 1), rowHeight - (big ? 4 : 0));
+  }
+
+  paintHeadRow(ctx, palette, masses, top) {
+    const { x, cell, gap, perGroup } = this.columns.heads;
+    masses.forEach((mass, head) => {
+      const left = x + head * cell + Math.floor(head / perGroup) * gap;
+      ctx.fillStyle = palette.fill(mass);
+      ctx.fillRect(left, top, cell - 1, this.cellHeight);
+      const middle = left + (cell - 1) / 2;
+      this.paintCentred(ctx, palette.textOnFill(mass), twoDigits(mass), "400 9.5px", middle, top + this.cellHeight / 2 + 0.5);
+    });
   }
 
   absent(ctx, palette, found, x, y, width) {
@@ -259,24 +312,37 @@ export class Stack {
     }
   }
 
-  describe({ token, layer }, rows) {
-    const { router, lens, sinks } = rows[layer];
-    const kind = this.explorer.reading.layerKind(layer);
+  // The selected layer in words, under the rows.
+  tell({ layer }, rows) {
+    const { router } = rows[layer];
+    const { facts, reading } = this.explorer;
+    const kind = reading.layerKind(layer);
     setText(this.facts, `Layer ${layer}${kind ? `, ${kind}` : ""}`);
-    const chosen = router.experts?.map((e, i) => `#${i + 1} e${e}${router.weights ? ` ${twoDigits(router.weights[i])}` : ""}`).join("  ");
-    setText(this.chosen, chosen ?? router.words);
-    const tie = router.nearTie ? `≈ near tie with e${router.runnerUp}: margin ${router.margin.toFixed(3)} < ε ${this.explorer.facts.nearTie}` : "";
+    setText(this.chosen, chosenWords(router));
+    const tie = router.nearTie ? `≈ near tie with e${router.runnerUp}: margin ${router.margin.toFixed(3)} < ε ${facts.nearTie}` : "";
     const clear = router.margin != null && !router.nearTie ? `margin ${router.margin.toFixed(2)} to e${router.runnerUp}` : "";
     setText(this.tie, tie || clear);
     this.tie.classList.toggle("moe-plain", !tie);
-    setData(this.element, "experts", rows.map((r) => r.router.experts?.join(",") ?? r.router.state).join(" "));
-    setData(this.element, "weights", rows.map((r) => r.router.weights?.map((w) => w.toFixed(4)).join(",") ?? r.router.state).join(" "));
-    setData(this.element, "margins", rows.map((r) => (r.router.margin == null ? r.router.state : r.router.margin.toFixed(4))).join(" "));
-    setData(this.element, "lens", rows.map((r) => r.lens.ids?.join(",") ?? r.lens.state).join(" "));
-    setData(this.element, "sinks", sinks.masses?.map((m) => m.toFixed(4)).join(",") ?? sinks.words);
-    const guess = lens.ids ? `Lens: ${this.explorer.tokens.cellOf(lens.ids[0])} ${twoDigits(lens.probs[0])}.` : "";
-    this.surface.label(`Layers at token ${token}. Layer ${layer}: ${chosen ?? router.words}. ${tie || clear}. ${guess}`);
   }
+
+  // What the canvas shows, in words and as data, for people who cannot see it and for tests.
+  describe({ token, layer }) {
+    const { rows, element } = this;
+    const { router, lens, sinks } = rows[layer];
+    const perLayer = (name, write) => setData(element, name, rows.map(write).join(" "));
+    perLayer("experts", (r) => r.router.experts?.join(",") ?? r.router.state);
+    perLayer("weights", (r) => r.router.weights?.map((w) => w.toFixed(4)).join(",") ?? r.router.state);
+    perLayer("margins", (r) => (r.router.margin == null ? r.router.state : r.router.margin.toFixed(4)));
+    perLayer("lens", (r) => r.lens.ids?.join(",") ?? r.lens.state);
+    setData(element, "sinks", sinks.masses?.map((m) => m.toFixed(4)).join(",") ?? sinks.words);
+    const guess = lens.ids ? `Lens: ${this.explorer.tokens.cellOf(lens.ids[0])} ${twoDigits(lens.probs[0])}.` : "";
+    this.surface.label(`Layers at token ${token}. Layer ${layer}: ${chosenWords(router)}. ${this.tie.textContent}. ${guess}`);
+  }
+}
+
+function chosenWords(router) {
+  if (!router.experts) return router.words;
+  return router.experts.map((e, i) => `#${i + 1} e${e}${router.weights ? ` ${twoDigits(router.weights[i])}` : ""}`).join("  ");
 }
 
 // .54, 1.3, 12: a margin in logits.
