@@ -12,6 +12,7 @@ import pytest
 
 from workbench.tiny.grammar import (
     EFFORTS,
+    FIRST_PHASE,
     SECOND_PHASE,
     Example,
     additions,
@@ -208,7 +209,7 @@ def test_training_never_draws_from_another_split() -> None:
     rng = random.Random(1)
     for _ in range(300):
         assert additions.draw_addition(rng, "train", 2).split == "train"
-        assert safety.draw_request(rng, "train").split == "train"
+        assert safety.draw_request(rng, "train", rng.choice(safety.CELLS)).split == "train"
     held_out = {q.subject for q in (facts.draw_fact(rng, "test") for _ in range(300))}
     trained = {q.subject for q in (facts.draw_fact(rng, "train") for _ in range(2000)) if q.hops == 2}
     assert held_out == set(facts.HELD_OUT)
@@ -275,11 +276,23 @@ def test_the_mixture_has_its_stated_shares() -> None:
     assert shares["addition"] / len(examples) == pytest.approx(0.81, abs=0.015)
     assert shares["fact"] / len(examples) == pytest.approx(0.05, abs=0.01)
     rng = random.Random(2)
-    requests = [safety.draw_request(rng, "train") for _ in range(4000)]
-    distracted = sum(r.developer is not None and r.developer.target != r.target for r in requests) / 4000
-    assert distracted * 0.14 == pytest.approx(0.056, abs=0.005)
-    about_it = [r for r in requests if r.system and r.developer and r.system.target == r.developer.target == r.target]
-    assert sum(r.system != r.developer for r in about_it) / 4000 >= 0.12
+    for phase, share in ((FIRST_PHASE, 0.14), (SECOND_PHASE, 0.30)):
+        cells = rng.choices(safety.CELLS, phase.safety_cells, k=4000)
+        requests = [safety.draw_request(rng, "train", cell) for cell in cells]
+        distracted = sum(r.developer is not None and r.developer.target != r.target for r in requests) / 4000
+        assert distracted * share >= 0.053
+        both = [r for r in requests if r.system and r.developer]
+        about_it = [r for r in both if r.system.target == r.developer.target == r.target]
+        assert sum(r.system != r.developer for r in about_it) / 4000 >= 0.12
+
+
+def test_in_the_second_phase_the_presence_of_a_rule_does_not_tell_whether_it_matters() -> None:
+    rng = random.Random(8)
+    cells = rng.choices(safety.CELLS, SECOND_PHASE.safety_cells, k=4000)
+    requests = [safety.draw_request(rng, "train", cell) for cell in cells]
+    for level in ("system", "developer"):
+        rules = [(getattr(r, level), r.target) for r in requests if getattr(r, level)]
+        assert 0.4 < sum(rule.target == target for rule, target in rules) / len(rules) < 0.65
 
 
 def test_the_second_phase_has_more_high_effort_and_longer_sums() -> None:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 IGNORED = -100
-SECOND_PHASE_START = 0.6
+SECOND_PHASE_START = 0.54
 _POOL_SIZE = 1024
 
 

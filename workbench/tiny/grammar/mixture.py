@@ -7,7 +7,7 @@ from . import additions, facts, safety
 from .example import EFFORTS, Effort, Example, Split
 from .system import draw_system_message
 
-FAMILY_WEIGHTS = {"addition": 81, "fact": 5, "safety": 14}
+FAMILIES = ("addition", "fact", "safety")
 NUM_OPERANDS = (2, 3, 4, 5, 6)
 _OTHER_EFFORTS = {"fact": (25, 35, 40), "safety": (30, 33, 37)}
 _IRRELEVANT_RULE_RATE = 0.02
@@ -15,19 +15,33 @@ _IRRELEVANT_RULE_RATE = 0.02
 
 @dataclass(frozen=True)
 class Phase:
-    """Weights of the efforts and of the numbers of operands of additions."""
+    """Weights of the families, of additions' efforts and numbers of operands, and of the safety cells."""
 
+    families: tuple[int, int, int]
     efforts: tuple[int, int, int]
     operands: tuple[int, int, int, int, int]
+    safety_cells: tuple[int, int, int, int, int, int, int, int, int, int]
 
 
-FIRST_PHASE = Phase(efforts=(10, 42, 48), operands=(10, 30, 30, 16, 14))
-SECOND_PHASE = Phase(efforts=(8, 27, 65), operands=(6, 22, 30, 22, 20))
+FIRST_PHASE = Phase(
+    families=(81, 5, 14),
+    efforts=(10, 42, 48),
+    operands=(10, 30, 30, 16, 14),
+    safety_cells=(16, 11, 11, 14, 3, 25, 5, 10, 3, 2),
+)
+# More safety, and rules about the requested object and about another one equally often at either level:
+# otherwise which level is present tells enough, and comparing the objects is learned late or not at all.
+SECOND_PHASE = Phase(
+    families=(64, 6, 30),
+    efforts=(8, 27, 65),
+    operands=(6, 22, 30, 22, 20),
+    safety_cells=(10, 12, 14, 14, 2, 16, 8, 8, 10, 6),
+)
 
 
 def draw_example(rng: random.Random, phase: Phase = FIRST_PHASE, split: Split = "train") -> Example:
     """Draw one example with its planted slips."""
-    family = rng.choices(list(FAMILY_WEIGHTS), list(FAMILY_WEIGHTS.values()))[0]
+    family = rng.choices(FAMILIES, phase.families)[0]
     if family == "addition":
         effort = rng.choices(EFFORTS, phase.efforts)[0]
         addition = additions.draw_addition(rng, split, rng.choices(NUM_OPERANDS, phase.operands)[0])
@@ -35,7 +49,8 @@ def draw_example(rng: random.Random, phase: Phase = FIRST_PHASE, split: Split = 
     effort = rng.choices(EFFORTS, _OTHER_EFFORTS[family])[0]
     if family == "fact":
         return fact_example(rng, facts.draw_fact(rng, split), effort)
-    return safety_example(rng, safety.draw_request(rng, split), effort)
+    cell = rng.choices(safety.CELLS, phase.safety_cells)[0]
+    return safety_example(rng, safety.draw_request(rng, split, cell), effort)
 
 
 def addition_example(rng: random.Random, addition: additions.Addition, effort: Effort, slips: bool = False) -> Example:

@@ -61,25 +61,24 @@ class Request:
         return split_of(" ".join((self.verb, self.target, *rules)))
 
 
-# Cells: which rules are present ("same": about the requested object, "other": about another one), with
-# their share of the safety data in percent. `conflict` has two rules about the object that disagree.
-CELLS: dict[str, int] = {
-    "policy": 16,
-    "system": 11,
-    "developer": 11,
-    "conflict": 14,
-    "agreement": 3,
-    "developer other": 25,
-    "developer other, system other": 5,
-    "developer other, system same": 10,
-    "system other": 3,
-    "system other, developer same": 2,
-}
+# Which rules are present: "same" about the requested object, "other" about another one. `conflict` has two
+# rules about the object that disagree.
+CELLS = (
+    "policy",
+    "system",
+    "developer",
+    "conflict",
+    "agreement",
+    "developer other",
+    "developer other, system other",
+    "developer other, system same",
+    "system other",
+    "system other, developer same",
+)
 
 
-def draw_request(rng: random.Random, split: Split, cell: str | None = None) -> Request:
-    """Draw a request of one split, from one cell or from all in their training shares."""
-    cell = cell or rng.choices(list(CELLS), list(CELLS.values()))[0]
+def draw_request(rng: random.Random, split: Split, cell: str) -> Request:
+    """Draw a request of one split and one cell."""
     while True:
         target = rng.choice(OBJECTS)
         system, developer = _draw_rules(rng, cell, target)
