@@ -229,12 +229,16 @@ def test_attention_of_two_tokens_by_hand() -> None:
     np.testing.assert_allclose(mass, [[5 / 6, 5 / 10]], rtol=1e-6)
 
 
-def test_attention_of_large_scores_stays_finite() -> None:
+def test_attention_of_large_scores_and_sinks_stays_finite() -> None:
     queries = np.full((1, 2, 1), 1e4, np.float32)
     pattern, mass = attention_rows(queries, queries[:1], np.zeros(1, np.float32), scale=1.0)
     assert mass is not None
     np.testing.assert_array_equal(pattern, [[[1, 0], [0.5, 0.5]]])
     np.testing.assert_array_equal(mass, [[0, 0]])
+    pattern, mass = attention_rows(queries * 0, queries[:1], np.full(1, 1e4, np.float32), scale=1.0)
+    assert mass is not None
+    np.testing.assert_array_equal(pattern, np.zeros((1, 2, 2)))
+    np.testing.assert_array_equal(mass, [[1, 1]])
 
 
 @pytest.mark.parametrize("layer", ATTENTION_LAYERS)
