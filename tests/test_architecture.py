@@ -111,7 +111,13 @@ def test_the_rules_are_about_modules_that_exist() -> None:
 
 
 def test_trace_and_harmony_stand_alone() -> None:
-    assert own("workbench.labelled") == own("workbench.harmony") == own("workbench.families") == set()
+    assert (
+        own("workbench.labelled")
+        == own("workbench.harmony")
+        == own("workbench.families")
+        == own("workbench.sentences")
+        == set()
+    )
     assert own("workbench.trace") == {"workbench.labelled"}
     assert foreign("workbench.trace") == foreign("workbench.labelled") == {"numpy"}
     assert own("workbench.trace_file") <= {"workbench.trace", "workbench.labelled"}

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from workbench import harmony
 from workbench.collect import Collector
 from workbench.model import Model
+from workbench.sentences import sentences
 from workbench.trace import Span, Trace
 
 __all__ = ["Vocabulary", "assemble", "describe", "special_ids", "with_sentences"]
@@ -103,7 +104,7 @@ def with_sentences(messages: Iterable[harmony.Message], arrays: Mapping[str, NDA
         stop = message.stop
         while stop > message.content_start and special[stop - 1]:
             stop -= 1
-        for begin, end in harmony.sentences(texts, message.content_start, stop):
+        for begin, end in sentences(texts, message.content_start, stop):
             spans.append(Span(begin, end, begin, "sentence", message.role, message.channel))
     return tuple(spans)
 

@@ -1,0 +1,53 @@
+"""Sentences: where they end, where they do not, and that no token is lost."""
+
+import random
+
+import pytest
+
+from workbench.sentences import sentences
+
+SENTENCES = {
+    "7+5=12\n4+8+1=13\nso 132": ["7+5=12\n", "4+8+1=13\n", "so 132"],
+    "One. Two! Three? Four; five": ["One.", " Two!", " Three?", " Four;", " five"],
+    "Pi is 3.14 and e is 2.72. Done.": ["Pi is 3.14 and e is 2.72.", " Done."],
+    "See e.g. Dr. Smith, i.e. him. Yes.": ["See e.g. Dr. Smith, i.e. him.", " Yes."],
+    'He said "no." Then left. ': ['He said "no."', " Then left. "],
+    "1. First\n2. Second": ["1. First\n", "2. Second"],
+    "so x. Then 5. Then": ["so x.", " Then 5.", " Then"],
+    "今日は。元気？はい": ["今日は。", "元気？", "はい"],
+    "a\n\n\n  b": ["a\n\n\n", "  b"],
+    "\n\nstart": ["\n\nstart"],
+    "what is 47+85?": ["what is 47+85?"],
+    "wait... no": ["wait...", " no"],
+    "": [],
+}
+
+
+@pytest.mark.parametrize("text", SENTENCES)
+def test_sentences_of_single_bytes(text: str) -> None:
+    raw = text.encode()
+    pieces = [b"HEAD", *(raw[i : i + 1] for i in range(len(raw))), b"TAIL"]
+    got = sentences(pieces, 1, len(pieces) - 1)
+    assert [b"".join(pieces[a:b]).decode() for a, b in got] == SENTENCES[text]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_every_token_is_in_exactly_one_sentence(seed: int) -> None:
+    rng = random.Random(seed)
+    parts = ["a", " b", ".", ". ", "\n", ".\n\n", " ", "", "3", "?", "。", '!" c', "e.g", "\t", "🙂", ";"]
+    texts = [rng.choice(parts) for _ in range(60)]
+    start, stop = 7, 53
+    got = sentences(texts, start, stop)
+    assert [a for a, _ in got] == [start, *(b for _, b in got)][:-1]
+    assert got[-1][1] == stop
+    assert all(a < b for a, b in got)
+
+
+@pytest.mark.parametrize("piece", [".", ".)", ". ", " ", "\n", " \n", "a.b", "e.g", "。", "\u2019."])
+def test_time_stays_linear_in_hostile_text(piece: str) -> None:
+    texts = ["a.", *[piece] * 50_000, " "]
+    assert sentences(texts, 0, len(texts))[-1][1] == len(texts)
+
+
+def test_a_token_that_ends_a_sentence_and_begins_another_belongs_to_the_first() -> None:
+    assert sentences(["One", ". Two", " three.", "\n"], 0, 4) == [(0, 2), (2, 4)]
