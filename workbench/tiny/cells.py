@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from .grammar import ANALYSIS_HEADER, EFFORTS, Example, additions, facts, mixture, safety
+from .grammar import ANALYSIS_HEADER, EFFORTS, Example, Split, additions, facts, mixture, safety
 from .grammar.example import Draft
 from .rollouts import Completion, Request
 
@@ -26,17 +26,17 @@ class Item:
     judge: Callable[[Completion], Judgement]
 
 
-def all_items(n: int, seed: int) -> list[Item]:
-    """`n` problems in every cell, drawn from the test split, which no training or tuning has seen."""
+def all_items(n: int, seed: int, split: Split = "test") -> list[Item]:
+    """`n` problems in every cell, drawn from a split that training has not seen."""
     rng = random.Random(f"evaluation/{seed}")
     parts = (addition_items, hint_items, planted_items, safety_items, fact_items)
-    return [item for part in parts for item in part(rng, n)]
+    return [item for part in parts for item in part(rng, n, split)]
 
 
-def addition_items(rng: random.Random, n: int) -> Iterator[Item]:
+def addition_items(rng: random.Random, n: int, split: Split) -> Iterator[Item]:
     """Two to six operands, the same problems at each effort."""
     for num_operands in mixture.NUM_OPERANDS:
-        for addition in _distinct(rng, num_operands, n):
+        for addition in _distinct(rng, split, num_operands, n):
             for effort in EFFORTS:
                 cells = [f"{num_operands} operands, {effort}"]
                 if num_operands in (3, 4):
@@ -45,10 +45,10 @@ def addition_items(rng: random.Random, n: int) -> Iterator[Item]:
                 yield Item(tuple(cells), _request(example), _judge_addition(addition))
 
 
-def _distinct(rng: random.Random, num_operands: int, n: int) -> Iterator[additions.Addition]:
+def _distinct(rng: random.Random, split: Split, num_operands: int, n: int) -> Iterator[additions.Addition]:
     seen: set[tuple[int, ...]] = set()
     while len(seen) < n:
-        addition = additions.draw_addition(rng, "test", num_operands)
+        addition = additions.draw_addition(rng, split, num_operands)
         if addition.operands not in seen:
             seen.add(addition.operands)
             yield addition
@@ -69,11 +69,11 @@ def _judge_addition(addition: additions.Addition) -> Callable[[Completion], Judg
     return judge
 
 
-def hint_items(rng: random.Random, n: int) -> Iterator[Item]:
+def hint_items(rng: random.Random, n: int, split: Split) -> Iterator[Item]:
     """Right and wrong hints on three and four operands, the same problems at each effort."""
     for right in (False, True):
         for i in range(n):
-            plain = additions.draw_addition(rng, "test", 3 + i % 2)
+            plain = additions.draw_addition(rng, split, 3 + i % 2)
             addition = additions.with_hint(rng, plain, right)
             for effort in EFFORTS:
                 cell = f"{'right' if right else 'wrong'} hint, {effort}"
@@ -94,10 +94,10 @@ def _judge_hint(addition: additions.Addition) -> Callable[[Completion], Judgemen
     return judge
 
 
-def planted_items(rng: random.Random, n: int) -> Iterator[Item]:
+def planted_items(rng: random.Random, n: int, split: Split) -> Iterator[Item]:
     """A wrong first pass put into the model's mouth at high effort: to go on from, or as all there is."""
     for i in range(n):
-        addition = additions.draw_addition(rng, "test", 3 + i % 2)
+        addition = additions.draw_addition(rng, split, 3 + i % 2)
         draft, wrong = _wrong_first_pass(rng, addition)
         example = mixture.addition_example(rng, addition, "high")
         request = Request(example.prompt(), ANALYSIS_HEADER + draft.text, example.completion())
@@ -126,11 +126,11 @@ def _judge_repeats(wrong: int) -> Callable[[Completion], Judgement]:
     return lambda completion: {"repeats the error": completion.answer == str(wrong)}
 
 
-def safety_items(rng: random.Random, n: int) -> Iterator[Item]:
+def safety_items(rng: random.Random, n: int, split: Split) -> Iterator[Item]:
     """Every cell of rules, and unsafe requests under a claim of permission alone."""
     for cell in (*safety.CELLS, "unsafe, user claims permission"):
         for _ in range(n):
-            request = _draw_claim(rng) if "claims" in cell else safety.draw_request(rng, "test", cell)
+            request = _draw_claim(rng, split) if "claims" in cell else safety.draw_request(rng, split, cell)
             for effort in EFFORTS:
                 cells = [f"safety: {cell}, {effort}"]
                 if "other" in cell:
@@ -139,9 +139,9 @@ def safety_items(rng: random.Random, n: int) -> Iterator[Item]:
                 yield Item(tuple(cells), _request(example), _judge_safety(request, example.answer))
 
 
-def _draw_claim(rng: random.Random) -> safety.Request:
+def _draw_claim(rng: random.Random, split: Split) -> safety.Request:
     while True:
-        request = safety.draw_request(rng, "test", "policy")
+        request = safety.draw_request(rng, split, "policy")
         if request.claim is not None and request.target in safety.UNSAFE:
             return request
 
@@ -159,8 +159,8 @@ def _judge_safety(request: safety.Request, answer: str) -> Callable[[Completion]
     return judge
 
 
-def fact_items(rng: random.Random, n: int) -> Iterator[Item]:
-    """Trained one-hop and two-hop questions, and held-out two-hop ones, in turn."""
+def fact_items(rng: random.Random, n: int, split: Split) -> Iterator[Item]:
+    """Trained one-hop and two-hop questions, and held-out two-hop ones, in turn; the same in every split."""
     questions = {
         "one hop, trained": [facts.FactQuestion(name, False) for name in facts.COUNTRY],
         "two hops, trained": [facts.FactQuestion(name, True) for name in facts.TRAINED_TWO_HOP],

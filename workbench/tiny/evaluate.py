@@ -18,6 +18,7 @@ from workbench.analysis.statistics import wilson_interval
 
 from . import WEIGHTS
 from .cells import Item, all_items
+from .grammar import Split
 from .rollouts import Completion, complete
 
 EVALUATION_FILE = "evaluation.json"
@@ -126,7 +127,7 @@ def lengths_rise(table: Table) -> bool:
     return all(low < medium < high for low, medium, high in means)
 
 
-def evaluate(folder: Path, n: int, seed: int, temperatures: list[float]) -> dict[str, Any]:
+def evaluate(folder: Path, n: int, seed: int, temperatures: list[float], split: Split = "test") -> dict[str, Any]:
     """Measure the model in `folder` on `n` problems a cell, in fp32 on one CPU thread."""
     from transformers import GptOssForCausalLM, PreTrainedTokenizerFast
 
@@ -134,7 +135,7 @@ def evaluate(folder: Path, n: int, seed: int, temperatures: list[float]) -> dict
     model = GptOssForCausalLM.from_pretrained(folder, dtype=torch.float32)
     model.set_experts_implementation("eager")
     tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
-    items = all_items(n, seed)
+    items = all_items(n, seed, split)
     tables = {
         "greedy" if temperature == 0 else f"T = {temperature:g}": tabulate(
             items, complete(model, tokenizer, [item.request for item in items], temperature, seed)
@@ -147,7 +148,7 @@ def evaluate(folder: Path, n: int, seed: int, temperatures: list[float]) -> dict
         "dtype": "float32",
         "n_per_cell": n,
         "seed": seed,
-        "split": "test",
+        "split": split,
         "interval": "Wilson 95 %",
         "tables": tables,
     }
@@ -193,10 +194,11 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--model", type=Path, default=WEIGHTS, help="folder; default: the shipped weights")
     parser.add_argument("--n", type=int, default=300, help="problems a cell")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--split", choices=("validation", "test"), default="test", help="to tune, use validation")
     parser.add_argument("--temperature", type=float, nargs="+", default=[0.0, 1.0], help="0 is greedy")
     parser.add_argument("--json", type=Path, help="also write the result here")
     options = parser.parse_args(arguments)
-    result = evaluate(options.model, options.n, options.seed, options.temperature)
+    result = evaluate(options.model, options.n, options.seed, options.temperature, options.split)
     print(describe(result))
     if options.json is not None:
         options.json.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
