@@ -50,7 +50,7 @@ def capture(
     model: Model,
     conversation: Conversation,
     *,
-    effort: str = "medium",
+    effort: str | None = "medium",
     max_new_tokens: int | None = None,
     temperature: float = 1.0,
     seed: int = 0,
@@ -66,7 +66,7 @@ def capture(
     Args:
         model: from `workbench.load`.
         conversation: a question, or messages ``{"role": …, "content": …}``.
-        effort: reasoning effort: low, medium or high.
+        effort: reasoning effort: low, medium or high; None for a model whose template takes none.
         max_new_tokens: default: as many as the context holds.
         temperature: 0 is greedy; 1 samples from the model's own distribution.
         seed: of the sampling; the global random state is left as it was.
