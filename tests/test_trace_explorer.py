@@ -204,6 +204,15 @@ def test_notes_are_saved_beside_the_trace_and_shown_again(tmp_path: Path) -> Non
     assert (again.bookmarks, again.notes) == ([7, 40], {12: "carries the 1 <b>", 7: "漢"})
 
 
+def test_the_place_beside_a_saved_trace_is_found(tmp_path: Path) -> None:
+    trace = small()
+    trace.save(tmp_path / "sum.safetensors")
+    explorer = TraceExplorer(trace)
+    explorer.bookmarks = [9]
+    assert explorer.save_notes() == tmp_path / "sum.notes.json"
+    assert TraceExplorer(wb.open_trace(tmp_path / "sum.safetensors")).bookmarks == [9]
+
+
 def test_notes_come_back_from_the_browser_with_numbers_as_keys() -> None:
     explorer = TraceExplorer(small())
     explorer.set_state({"notes": {"12": "here"}, "bookmarks": [3], "token": 5})

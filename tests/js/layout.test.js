@@ -21,7 +21,10 @@ test("the current token stands at 80 % of the strip", () => {
 });
 
 test("the strip starts at the first token and never leaves the current one out", () => {
-  assert.deepEqual(stripLayout(2, 1000, 100, ten).slice(0, 2), [{ token: 0, x: 0, width: 10 }, { token: 1, x: 10, width: 10 }]);
+  assert.deepEqual(stripLayout(2, 1000, 100, ten).slice(0, 2), [
+    { token: 0, x: 0, width: 10 },
+    { token: 1, x: 10, width: 10 },
+  ]);
   assert.ok(stripLayout(999, 1000, 100, ten).some((c) => c.token === 999));
   assert.deepEqual(stripLayout(0, 1, 100, ten), [{ token: 0, x: 0, width: 10 }]);
 });
@@ -29,9 +32,11 @@ test("the strip starts at the first token and never leaves the current one out",
 test("a point in the stack is the expert or head drawn there", () => {
   const facts = { numExperts: 7, numHeads: 6, numKvHeads: 2 };
   const columns = stackColumns(700, facts, true);
-  for (let e = 0; e < 7; e++) assert.equal(expertAt(columns, facts, columns.router.x + (e + 0.5) * columns.router.cell), e);
+  for (let e = 0; e < 7; e++)
+    assert.equal(expertAt(columns, facts, columns.router.x + (e + 0.5) * columns.router.cell), e);
   const { x, cell, gap, perGroup } = columns.heads;
-  for (let h = 0; h < 6; h++) assert.equal(headAt(columns, facts, x + (h + 0.5) * cell + Math.floor(h / perGroup) * gap), h);
+  for (let h = 0; h < 6; h++)
+    assert.equal(headAt(columns, facts, x + (h + 0.5) * cell + Math.floor(h / perGroup) * gap), h);
   assert.equal(expertAt(columns, facts, columns.margin.x), null);
   assert.equal(headAt(columns, facts, columns.router.x), null);
   assert.ok(columns.heads.x + columns.heads.width <= 701);
@@ -57,8 +62,14 @@ test("the transcript mounts what is near and mounts anew near its ends", () => {
 
 test("the token itself is among the alternatives wherever it ranks", () => {
   const rows = [0, 1, 2, 3, 4, 5, 6].map((id) => ({ id, prob: 0.1, actual: id === 6 }));
-  assert.deepEqual(shownRows(rows).map((r) => r.id), [0, 1, 2, 3, 4, 6]);
-  assert.deepEqual(shownRows(rows.slice(0, 3)).map((r) => r.id), [0, 1, 2]);
+  assert.deepEqual(
+    shownRows(rows).map((r) => r.id),
+    [0, 1, 2, 3, 4, 6],
+  );
+  assert.deepEqual(
+    shownRows(rows.slice(0, 3)).map((r) => r.id),
+    [0, 1, 2],
+  );
 });
 
 test("a selection stays within the trace", () => {
@@ -76,10 +87,21 @@ test("keys with ctrl, alt or meta belong to others, b and r too", () => {
 
 test("badges name the source, what is there and what is not", () => {
   const array = (layers) => ({ source: "replay", layers });
-  const arrays = { expert_indices: array([0, 1, 2]), expert_weights: array([0, 1, 2]), queries: array([1]), keys: array([1]) };
+  const arrays = {
+    expert_indices: array([0, 1, 2]),
+    expert_weights: array([0, 1, 2]),
+    queries: array([1]),
+    keys: array([1]),
+  };
   const found = badges({ arrays, numLayers: 3, dtype: "bfloat16", truncated: "400 tokens" }).map((b) => b.text);
   assert.deepEqual(found, [
-    "↻ replay", "bf16", "✓ router", "✓ attention 1/3 layers", "lens not captured", "residual not captured", "✂ cut: 400 tokens",
+    "↻ replay",
+    "bf16",
+    "✓ router",
+    "✓ attention 1/3 layers",
+    "lens not captured",
+    "residual not captured",
+    "✂ cut: 400 tokens",
   ]);
 });
 
@@ -88,7 +110,10 @@ test("numbers in a row are written as a range", () => {
 });
 
 test("an expert's weight is zero where it was not chosen and missing where nothing was captured", () => {
-  const columns = { expert_indices: Uint8Array.of(3, 1, 0, 3, 2, 1), expert_weights: Float32Array.of(0.75, 0.25, 0.5, 0.5, 1, 0) };
+  const columns = {
+    expert_indices: Uint8Array.of(3, 1, 0, 3, 2, 1),
+    expert_weights: Float32Array.of(0.75, 0.25, 0.5, 0.5, 1, 0),
+  };
   const blocks = { has: (name, layer) => layer === 1, layerColumn: (name) => columns[name] };
   const quantities = new Quantities({ blocks, facts: { numTokens: 3, topK: 2, numExperts: 4 } });
   assert.deepEqual([...quantities.of({ colorBy: "expert_weight", layer: 1, expert: 3 }).values], [0.75, 0.5, 0]);

@@ -10,7 +10,8 @@ test("specials in angle brackets, control characters as pictures, the rest as it
 });
 
 test("the tokens that are not drawn yet, across the seam and within each part", () => {
-  const earlier = ["t3", "t4", "t5"], recent = ["t6", "t7"];
+  const earlier = ["t3", "t4", "t5"],
+    recent = ["t6", "t7"];
   assert.deepEqual(tokensFrom(3, 3, earlier, recent), ["t3", "t4", "t5", "t6", "t7"]);
   assert.deepEqual(tokensFrom(5, 3, earlier, recent), ["t5", "t6", "t7"]);
   assert.deepEqual(tokensFrom(6, 3, earlier, recent), ["t6", "t7"]);

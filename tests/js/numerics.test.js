@@ -2,14 +2,27 @@ import assert from "node:assert/strict";
 import test from "node:test";
 
 import {
-  attentionPart, decode, largest, poolMax, routingMargin, rowLogSumExp, softmax, threeDigits, twoDigits, windowStart,
+  attentionPart,
+  decode,
+  largest,
+  poolMax,
+  routingMargin,
+  rowLogSumExp,
+  softmax,
+  threeDigits,
+  twoDigits,
+  windowStart,
 } from "../../widgets/js/numerics.js";
 
 const view = (array) => new DataView(array.buffer);
-const near = (actual, expected, within = 1e-6) => assert.ok(Math.abs(actual - expected) <= within, `${actual} is not ${expected}`);
+const near = (actual, expected, within = 1e-6) =>
+  assert.ok(Math.abs(actual - expected) <= within, `${actual} is not ${expected}`);
 
 test("16-bit floats are read exactly", () => {
-  const halves = decode(view(new Uint16Array([0x3c00, 0xc000, 0x3555, 0x7bff, 0x0001, 0x7c00, 0x7e00, 0x8000])), "float16");
+  const halves = decode(
+    view(new Uint16Array([0x3c00, 0xc000, 0x3555, 0x7bff, 0x0001, 0x7c00, 0x7e00, 0x8000])),
+    "float16",
+  );
   assert.deepEqual([...halves.slice(0, 2)], [1, -2]);
   near(halves[2], 0.333251953125, 0);
   assert.equal(halves[3], 65504);

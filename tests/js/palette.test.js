@@ -9,7 +9,10 @@ for (const theme of ["light", "dark"]) {
   test(`${theme}: channel names are readable on panel and axis`, () => {
     for (const [channel, colour] of Object.entries(CHANNEL_COLOURS[theme])) {
       for (const surface of [palette.panel, palette.sunk]) {
-        assert.ok(contrast(colour, surface) >= 4.5, `${channel} on ${surface}: ${contrast(colour, surface).toFixed(2)}`);
+        assert.ok(
+          contrast(colour, surface) >= 4.5,
+          `${channel} on ${surface}: ${contrast(colour, surface).toFixed(2)}`,
+        );
       }
       assert.ok(contrast(colour, palette.onChannel[channel]) >= 4.5, `text on ${channel}`);
     }

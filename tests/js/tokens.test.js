@@ -46,13 +46,27 @@ test("markup is only text", () => {
 
 test("a character over several tokens is one piece that covers them", () => {
   const pieces = sample().pieces(2, 7);
-  assert.deepEqual(pieces.map(({ token, count, text }) => [token, count, text]), [[2, 1, " hi"], [3, 3, "😀"], [6, 1, "\n"]]);
+  assert.deepEqual(
+    pieces.map(({ token, count, text }) => [token, count, text]),
+    [
+      [2, 1, " hi"],
+      [3, 3, "😀"],
+      [6, 1, "\n"],
+    ],
+  );
   assert.equal(sample().cell(3), "⟨f0 9f⟩");
 });
 
 test("every token belongs to a message, those in none to a gap", () => {
   const tokens = sample();
-  assert.deepEqual(tokens.messages.map((m) => [m.start, m.stop, m.hue]), [[0, 3, "user"], [3, 6, "analysis"], [6, 7, "tool"]]);
+  assert.deepEqual(
+    tokens.messages.map((m) => [m.start, m.stop, m.hue]),
+    [
+      [0, 3, "user"],
+      [3, 6, "analysis"],
+      [6, 7, "unknown"],
+    ],
+  );
   assert.equal(tokens.messageAt(6).role, "no message");
   assert.equal(tokens.messageAt(4).hue, "analysis");
 });

@@ -12,7 +12,12 @@ export class Alternatives {
     this.rows = Array.from({ length: SHOWN + 1 }, () => this.row());
     this.words = h("div", { class: "moe-absence" });
     const { temperature } = explorer.facts;
-    const taken = temperature === 0 ? ", taken greedily" : temperature === null || temperature === undefined ? "" : `, drawn at T = ${temperature}`;
+    const taken =
+      temperature === 0
+        ? ", taken greedily"
+        : temperature === null || temperature === undefined
+          ? ""
+          : `, drawn at T = ${temperature}`;
     this.element = h(
       "section",
       { class: "moe-alternatives", "aria-label": "Alternatives in place of this token" },
@@ -36,7 +41,10 @@ export class Alternatives {
     const { reading, tokens } = this.explorer;
     const found = reading.alternatives(selection.token);
     setText(this.token, tokens.cell(selection.token));
-    setText(this.words, found.state === "here" ? "" : found.state === "waiting" ? `waiting for ${found.words}` : found.words);
+    setText(
+      this.words,
+      found.state === "here" ? "" : found.state === "waiting" ? `waiting for ${found.words}` : found.words,
+    );
     this.words.className = found.state === "here" ? "moe-absence" : `moe-absence moe-${found.state}`;
     setData(this.element, "state", found.state);
     const rows = found.state === "here" ? shownRows(found.rows) : [];

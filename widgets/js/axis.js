@@ -19,6 +19,7 @@ export class Axis {
     this.explorer = explorer;
     this.widths = new CellWidths(explorer.tokens);
     this.minimap = new Minimap();
+    this.cells = [];
     this.surface = new Surface("Token axis");
     const { numExperts } = explorer.facts;
     this.rowHeight = numExperts > 16 ? 2.2 : 7;
@@ -29,7 +30,8 @@ export class Axis {
   build() {
     const label = (top, ...children) => h("div", { class: "moe-gutter", style: `top:${top}px` }, ...children);
     this.menu = h("select", { class: "moe-quantity", "aria-label": "Colour tokens by" });
-    for (const [name, { label: text }] of Object.entries(QUANTITIES)) this.menu.append(h("option", { value: name, text }));
+    for (const [name, { label: text }] of Object.entries(QUANTITIES))
+      this.menu.append(h("option", { value: name, text }));
     this.menu.addEventListener("change", () => this.explorer.select({ colorBy: this.menu.value }));
     this.pooled = h("span");
     this.scale = h("span", { class: "moe-scale" });
@@ -50,8 +52,28 @@ export class Axis {
       label(TOP + 36, h("span", { class: "moe-secondary", text: "attention, max (√)" })),
       label(Y.strip - 6, this.menu),
       label(Y.strip + 14, this.scaleRow),
-      label(Y.attention + 1, h("b", { text: "attention" }), " ", this.attentionOf, h("br"), this.kind, h("br"), h("b", { text: "sink" }), " ", this.sinkText, " ", this.sinkBar),
-      label(Y.roll, h("b", { text: "experts" }), " ", this.expertsOf, h("br"), h("span", { class: "moe-secondary", text: numExperts ? `e0 … e${numExperts - 1} ↓` : "" })),
+      label(
+        Y.attention + 1,
+        h("b", { text: "attention" }),
+        " ",
+        this.attentionOf,
+        h("br"),
+        this.kind,
+        h("br"),
+        h("b", { text: "sink" }),
+        " ",
+        this.sinkText,
+        " ",
+        this.sinkBar,
+      ),
+      label(
+        Y.roll,
+        h("b", { text: "experts" }),
+        " ",
+        this.expertsOf,
+        h("br"),
+        h("span", { class: "moe-secondary", text: numExperts ? `e0 … e${numExperts - 1} ↓` : "" }),
+      ),
       this.surface.canvas,
     );
     this.pooled.className = "moe-secondary";
@@ -69,7 +91,10 @@ export class Axis {
       if (this.dragging) canvas.setPointerCapture(event.pointerId);
       pick(event, false);
     });
-    canvas.addEventListener("pointermove", (event) => this.dragging && event.buttons && pick(event, true));
+    canvas.addEventListener("pointermove", (event) => {
+      if (this.dragging && event.buttons) pick(event, true);
+      else canvas.title = this.hint(event.clientX - canvas.getBoundingClientRect().left, event.offsetY);
+    });
     canvas.addEventListener("pointerup", () => (this.dragging = false));
   }
 
@@ -84,6 +109,18 @@ export class Axis {
     const expert = Math.floor((y - Y.roll) / this.rowHeight);
     if (y >= Y.roll && expert < explorer.facts.numExperts) explorer.select({ token: cell.token, expert }, "expert");
     else explorer.select({ token: cell.token });
+  }
+
+  // What the pointer is on: the token, and what it is coloured by.
+  hint(x, y) {
+    const cell = y >= Y.band && cellAt(this.cells, x);
+    if (!cell) return "";
+    const { tokens, quantities, selection, facts } = this.explorer;
+    const { label, unit, top } = QUANTITIES[selection.colorBy];
+    const value = quantities.of(selection).values?.[cell.token];
+    const words = top && Number.isFinite(value) ? `, ${label} ${value.toFixed(2)} ${unit}` : "";
+    const message = tokens.messageAt(cell.token);
+    return `token ${cell.token} of ${facts.numTokens}: ${tokens.cell(cell.token)} (${message.hue})${words}`;
   }
 
   resize(width) {
@@ -107,7 +144,12 @@ export class Axis {
     paintBand(ctx, palette, cells, tokens, Y.band, width);
     paintStrip(ctx, palette, cells, { tokens, quantity, selection, marks, y: Y.strip, height: HEIGHT.strip });
     paintIndex(ctx, palette, cells, selection, Y.index);
-    paintAttentionLane(ctx, palette, cells, row, { token: selection.token, y: Y.attention, height: HEIGHT.attention, width });
+    paintAttentionLane(ctx, palette, cells, row, {
+      token: selection.token,
+      y: Y.attention,
+      height: HEIGHT.attention,
+      width,
+    });
     this.drawRoll(ctx, palette, cells, selection);
     this.drawGutter(palette, selection, quantity, row);
   }
@@ -135,7 +177,16 @@ export class Axis {
     }
     const { numExperts, topK } = facts;
     const selected = this.explorer.focus === "expert" ? expert : null;
-    paintExpertRoll(ctx, palette, cells, { experts, weights, numExperts, topK, selected, y: Y.roll, rowHeight: this.rowHeight, width });
+    paintExpertRoll(ctx, palette, cells, {
+      experts,
+      weights,
+      numExperts,
+      topK,
+      selected,
+      y: Y.roll,
+      rowHeight: this.rowHeight,
+      width,
+    });
   }
 
   drawGutter(palette, selection, quantity, row) {
@@ -153,7 +204,10 @@ export class Axis {
     }
     setText(this.attentionOf, `L${layer} h${head}`);
     const kind = reading.layerKind(layer);
-    setText(this.kind, kind.startsWith("sliding") ? kind.replace("sliding ", "sliding, window ") : kind && `${kind} layer`);
+    setText(
+      this.kind,
+      kind.startsWith("sliding") ? kind.replace("sliding ", "sliding, window ") : kind && `${kind} layer`,
+    );
     const sink = row.state === "here" ? row.sink : undefined;
     setText(this.sinkText, sink === undefined ? "–" : sink === null ? "none" : twoDigits(sink));
     this.sinkBar.hidden = typeof sink !== "number";
@@ -178,8 +232,14 @@ export class Axis {
     }
     setData(this.element, "state", row.state);
     const value = quantity.values?.[token];
-    setData(this.element, "quantity", value === undefined ? quantity.words ?? "" : Number.isNaN(value) ? "undefined" : value.toFixed(4));
-    this.surface.label(`Token axis, coloured by ${QUANTITIES[colorBy].label}. Token ${token}, layer ${layer} head ${head} ${words}`);
+    setData(
+      this.element,
+      "quantity",
+      value === undefined ? (quantity.words ?? "") : Number.isNaN(value) ? "undefined" : value.toFixed(4),
+    );
+    this.surface.label(
+      `Token axis, coloured by ${QUANTITIES[colorBy].label}. Token ${token}, layer ${layer} head ${head} ${words}`,
+    );
   }
 }
 

@@ -1,7 +1,7 @@
 // The trace's arrays in the browser, block by block: sent with the widget, or fetched from the kernel when wanted.
 // The keys are those of widgets/blocks.py. A block that is not here yet is null, and arrives with a redraw.
 
-import { decode } from "./numerics.js";
+import { decode, itemBytes } from "./numerics.js";
 
 const CACHE_BYTES = 256 << 20;
 const PATIENCE_MS = 8000;
@@ -137,6 +137,21 @@ export class Blocks {
     return this.cache.get(key) ?? this.keep(key, join(parts()));
   }
 
+  // How much of a head's tokens [from, to) is here, for a panel that waits: "7.1 of 12.3 MB".
+  progress(name, layer, head, from, to) {
+    const size = this.facts.page.head;
+    const { dtype } = this.facts.arrays[name];
+    const bytes = (tokens) => tokens * this.facts.dHead * itemBytes(dtype);
+    let [loaded, total] = [0, 0];
+    for (let page = Math.floor(from / size); page * size < to; page++) {
+      const part = bytes(Math.min(size, this.facts.numTokens - page * size));
+      total += part;
+      if (this.cache.has(`head/${name}/${layer}/${head}/${page}`)) loaded += part;
+    }
+    const mb = (n) => (n / 1e6).toFixed(1);
+    return `${mb(loaded)} of ${mb(total)} MB`;
+  }
+
   query(layer, head, token) {
     const d = this.facts.dHead;
     const span = this.headSpan("queries", layer, head, token, token + 1);
@@ -164,11 +179,6 @@ export class Blocks {
     const keys = this.joined(`recent:${layer}/${kv}/${first}/${last}`, parts);
     return { query: queries.subarray(at, at + d), keys, start: first * size };
   }
-
-  // "keys of layer 12, 7.1 of 12.3 MB" is said per panel; this is what is on its way in all.
-  get waiting() {
-    return this.inFlight.size > 0;
-  }
 }
 
 function join(parts) {
@@ -183,5 +193,7 @@ function join(parts) {
 }
 
 function viewOf(buffer) {
-  return buffer instanceof DataView ? buffer : new DataView(buffer.buffer ?? buffer, buffer.byteOffset ?? 0, buffer.byteLength);
+  return buffer instanceof DataView
+    ? buffer
+    : new DataView(buffer.buffer ?? buffer, buffer.byteOffset ?? 0, buffer.byteLength);
 }

@@ -19,6 +19,7 @@ import { Wall } from "./wall.js";
 
 const SETTLE_MS = 80;
 const SYNC_DELAY_MS = 60;
+const SAVE_MS = 5000;
 const PLAY_MS = 160;
 const SHARED = { token: "token", layer: "layer", head: "head", expert: "expert", colorBy: "color_by" };
 
@@ -68,8 +69,20 @@ export class Explorer {
     this.panels = h("div", { class: "moe-panels" }, this.transcript.element, this.stack.element, this.lower);
     this.root = h(
       "div",
-      { class: "moe-root", tabindex: "0", role: "application", "aria-label": `Trace explorer: ${this.facts.question}`, "data-lm-suppress-shortcuts": "true" },
-      this.header.element, this.find.element, this.axis.element, this.notes.element, this.panels, this.status.element, this.help.element,
+      {
+        class: "moe-root",
+        tabindex: "0",
+        role: "application",
+        "aria-label": `Trace explorer: ${this.facts.question}`,
+        "data-lm-suppress-shortcuts": "true",
+      },
+      this.header.element,
+      this.find.element,
+      this.axis.element,
+      this.notes.element,
+      this.panels,
+      this.status.element,
+      this.help.element,
     );
     this.box = h("div", { class: "moe-box" }, this.root);
     el.append(this.box);
@@ -79,7 +92,8 @@ export class Explorer {
     this.onKey = (event) => handleKey(this, event);
     this.root.addEventListener("keydown", this.onKey);
     this.root.addEventListener("pointerdown", (event) => {
-      if (!event.target.closest("input, select, button, .moe-transcript-scroll")) this.root.focus({ preventScroll: true });
+      if (!event.target.closest("input, select, button, .moe-transcript-scroll"))
+        this.root.focus({ preventScroll: true });
     });
     this.observer = new ResizeObserver(() => this.resize() && this.schedule(true));
     this.observer.observe(this.box);
@@ -94,7 +108,11 @@ export class Explorer {
       this.schedule();
     };
     for (const name of ["bookmarks", "notes"]) this.model.on(`change:${name}`, this.onNotes);
-    this.onMessage = (message) => message?.said && this.status.say(message.said, message.kind);
+    this.onMessage = (message) => {
+      if (!message?.said) return;
+      clearTimeout(this.saveTimer);
+      this.status.say(message.said, message.kind);
+    };
     this.model.on("msg:custom", this.onMessage);
   }
 
@@ -109,6 +127,7 @@ export class Explorer {
     cancelAnimationFrame(this.pending);
     clearTimeout(this.settleTimer);
     clearTimeout(this.syncTimer);
+    clearTimeout(this.saveTimer);
   }
 
   adoptTheme() {
@@ -172,6 +191,11 @@ export class Explorer {
   save() {
     this.model.send({ save: true });
     this.status.say("saving …");
+    clearTimeout(this.saveTimer);
+    this.saveTimer = setTimeout(
+      () => this.status.say("no answer from the kernel: nothing was saved", "warning"),
+      SAVE_MS,
+    );
   }
 
   togglePlay() {

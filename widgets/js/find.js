@@ -6,14 +6,28 @@ export class Find {
   constructor(explorer) {
     this.explorer = explorer;
     this.hits = [];
-    this.input = h("input", { type: "search", "aria-label": "Find in the transcript", placeholder: "find in the transcript" });
+    this.input = h("input", {
+      type: "search",
+      "aria-label": "Find in the transcript",
+      placeholder: "find in the transcript",
+    });
     this.count = h("span", { class: "moe-secondary", role: "status" });
-    const button = (text, label, step) => h("button", { type: "button", class: "moe-button", text, "aria-label": label, onclick: () => this.go(step) });
+    const button = (text, label, step) =>
+      h("button", { type: "button", class: "moe-button", text, "aria-label": label, onclick: () => this.go(step) });
     this.element = h(
       "div",
       { class: "moe-find", role: "search", hidden: true },
-      this.input, button("‹", "Previous match", -1), button("›", "Next match", 1), this.count,
-      h("button", { type: "button", class: "moe-button", text: "×", "aria-label": "Close find", onclick: () => this.close() }),
+      this.input,
+      button("‹", "Previous match", -1),
+      button("›", "Next match", 1),
+      this.count,
+      h("button", {
+        type: "button",
+        class: "moe-button",
+        text: "×",
+        "aria-label": "Close find",
+        onclick: () => this.close(),
+      }),
     );
     this.input.addEventListener("input", () => this.search());
     this.input.addEventListener("keydown", (event) => {

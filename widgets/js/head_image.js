@@ -13,9 +13,11 @@ export class HeadImage {
   // `rows` holds each layer's masses, or null where there are none: those pixels stay clear.
   paint(ctx, palette, rows, { x, cell, gap, perGroup, rowHeight }) {
     this.pixels.fill(0);
-    rows.forEach((masses, layer) => masses?.forEach((mass, head) => {
-      this.pixels[layer * this.canvas.width + head] = palette.pixel(mass);
-    }));
+    rows.forEach((masses, layer) =>
+      masses?.forEach((mass, head) => {
+        this.pixels[layer * this.canvas.width + head] = palette.pixel(mass);
+      }),
+    );
     this.ctx.putImageData(this.image, 0, 0);
     ctx.imageSmoothingEnabled = false;
     for (let first = 0; first < this.canvas.width; first += perGroup) {

@@ -14,34 +14,52 @@ const CAPTURES = [
 // Badges {text, kind, title}: source, dtype, what is here, what is not, whether the rollout was cut.
 export function badges(facts) {
   const out = [];
-  const sources = [...new Set(Object.values(facts.arrays).map((a) => a.source).filter(Boolean))];
+  const sources = [
+    ...new Set(
+      Object.values(facts.arrays)
+        .map((a) => a.source)
+        .filter(Boolean),
+    ),
+  ];
   for (const source of sources) out.push(sourceBadge(source));
-  if (facts.dtype) out.push({ text: DTYPES[facts.dtype] ?? facts.dtype, kind: "plain", title: `the model ran in ${facts.dtype}` });
+  if (facts.dtype)
+    out.push({ text: DTYPES[facts.dtype] ?? facts.dtype, kind: "plain", title: `the model ran in ${facts.dtype}` });
   for (const [name, arrays] of CAPTURES) out.push(captureBadge(name, arrays, facts));
-  if (facts.truncated) out.push({ text: `✂ cut: ${facts.truncated}`, kind: "warning", title: "the rollout did not end by itself" });
+  if (facts.truncated)
+    out.push({ text: `✂ cut: ${facts.truncated}`, kind: "warning", title: "the rollout did not end by itself" });
   return out;
 }
 
 function sourceBadge(source) {
   if (source === "live") return { text: "live", kind: "live", title: "captured while the tokens were generated" };
   if (source === "replay") {
-    return { text: "↻ replay", kind: "warning", title: "recomputed in one forward over the finished tokens: near-ties may differ from what happened" };
+    return {
+      text: "↻ replay",
+      kind: "warning",
+      title: "recomputed in one forward over the finished tokens: near-ties may differ from what happened",
+    };
   }
   return { text: source, kind: "plain", title: `arrays come from: ${source}` };
 }
 
 function captureBadge(name, arrays, facts) {
   const missing = arrays.filter((a) => !facts.arrays[a]);
-  if (missing.length) return { text: `${name} not captured`, kind: "missing", title: `not in this trace: ${missing.join(", ")}` };
+  if (missing.length)
+    return { text: `${name} not captured`, kind: "missing", title: `not in this trace: ${missing.join(", ")}` };
   const layers = facts.arrays[arrays[0]].layers ?? [];
   const some = layers.length < facts.numLayers;
-  return { text: `✓ ${name}${some ? ` ${layers.length}/${facts.numLayers} layers` : ""}`, kind: "plain", title: `captured: ${arrays.join(", ")}` };
+  return {
+    text: `✓ ${name}${some ? ` ${layers.length}/${facts.numLayers} layers` : ""}`,
+    kind: "plain",
+    title: `captured: ${arrays.join(", ")}`,
+  };
 }
 
 export class Header {
   constructor(explorer) {
     const { facts } = explorer;
-    const button = (text, label, action) => h("button", { type: "button", class: "moe-button", text, "aria-label": label, onclick: action });
+    const button = (text, label, action) =>
+      h("button", { type: "button", class: "moe-button", text, "aria-label": label, onclick: action });
     this.play = button("▶ Play", "Play", () => explorer.togglePlay());
     this.play.setAttribute("aria-pressed", "false");
     this.element = h(
@@ -50,14 +68,32 @@ export class Header {
       h(
         "div",
         { class: "moe-header-row" },
-        h("div", { class: "moe-question", role: "heading", "aria-level": "2", text: facts.question, title: facts.question }),
-        h("div", { class: "moe-buttons" }, this.play, button("Find", "Find", () => explorer.find.open()), button("Save", "Save bookmarks and notes", () => explorer.save())),
+        h("div", {
+          class: "moe-question",
+          role: "heading",
+          "aria-level": "2",
+          text: facts.question,
+          title: facts.question,
+        }),
+        h(
+          "div",
+          { class: "moe-buttons" },
+          this.play,
+          button("Find", "Find", () => explorer.find.open()),
+          button("Save", "Save bookmarks and notes", () => explorer.save()),
+        ),
       ),
       h(
         "div",
         { class: "moe-header-row" },
         this.facts(facts),
-        h("div", { class: "moe-badges" }, ...badges(facts).map(({ text, kind, title }) => h("span", { class: `moe-badge moe-badge-${kind}`, text, title }))),
+        h(
+          "div",
+          { class: "moe-badges" },
+          ...badges(facts).map(({ text, kind, title }) =>
+            h("span", { class: `moe-badge moe-badge-${kind}`, text, title }),
+          ),
+        ),
       ),
     );
   }

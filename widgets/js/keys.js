@@ -30,15 +30,25 @@ const SHIFTED = {
 };
 
 export const ALL_KEYS = [
-  ["← →", "token"], ["⇧ ← →", "sentence"], ["↑ ↓", "layer"], ["[ ]", "head, or expert when one is chosen"],
-  ["h e", "let [ ] choose heads, experts"], ["home end", "first, last token"], ["c", "next quantity to colour by"],
-  ["/", "find"], ["space", "play, pause"], ["m", "bookmark"], ["n", "note"], ["?", "this list"], ["esc", "close"],
+  ["← →", "token"],
+  ["⇧ ← →", "sentence"],
+  ["↑ ↓", "layer"],
+  ["[ ]", "head, or expert when one is chosen"],
+  ["h e", "let [ ] choose heads, experts"],
+  ["home end", "first, last token"],
+  ["c", "next quantity to colour by"],
+  ["/", "find"],
+  ["space", "play, pause"],
+  ["m", "bookmark"],
+  ["n", "note"],
+  ["?", "this list"],
+  ["esc", "close"],
 ];
 
 // What a key does here, or undefined when it is not ours.
 export function actionOf({ key, shiftKey, ctrlKey, metaKey, altKey }) {
   if (ctrlKey || metaKey || altKey) return undefined;
-  return shiftKey ? SHIFTED[key] ?? (key === "[" || key === "]" ? PLAIN[key] : undefined) : PLAIN[key];
+  return shiftKey ? (SHIFTED[key] ?? (key === "[" || key === "]" ? PLAIN[key] : undefined)) : PLAIN[key];
 }
 
 const TYPED_INTO = "input, textarea, select";
@@ -62,7 +72,9 @@ export function handleKey(explorer, event) {
 export class Help {
   constructor(explorer) {
     this.explorer = explorer;
-    const rows = ALL_KEYS.map(([caps, words]) => h("tr", {}, h("td", {}, ...caps.split(" ").map((c) => h("kbd", { text: c }))), h("td", { text: words })));
+    const rows = ALL_KEYS.map(([caps, words]) =>
+      h("tr", {}, h("td", {}, ...caps.split(" ").map((c) => h("kbd", { text: c }))), h("td", { text: words })),
+    );
     const close = h("button", { type: "button", class: "moe-button", text: "Close", onclick: () => this.close() });
     this.element = h(
       "div",

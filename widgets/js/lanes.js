@@ -10,7 +10,7 @@ export function paintAttentionLane(ctx, palette, cells, row, { token, y, height,
   ctx.fillRect(0, y + height, width, 1);
   const current = cells.find((c) => c.token === token);
   const past = current ? current.x + current.width - 1 : width;
-  if (paintAbsence(ctx, palette, row, 0, y + 4, past, height - 8)) return;
+  if (paintAbsence(ctx, palette, row, 0, y + 4, Math.max(past, 240), height - 8)) return;
   const shown = cells.filter((c) => c.token >= row.from && c.token <= token);
   const weightOf = (c) => row.weights[c.token - row.from];
   const at = row.weights.reduce((best, w, j) => (w > row.weights[best] ? j : best), 0);
@@ -74,7 +74,12 @@ function paintWindowEdge(ctx, palette, cells, from, y, height) {
 }
 
 // Which experts each token used in the selected layer, their weight as fill. Nothing where none was chosen.
-export function paintExpertRoll(ctx, palette, cells, { experts, weights, numExperts, topK, selected, y, rowHeight, width }) {
+export function paintExpertRoll(
+  ctx,
+  palette,
+  cells,
+  { experts, weights, numExperts, topK, selected, y, rowHeight, width },
+) {
   ctx.fillStyle = palette.line;
   const every = rowHeight >= 5 ? 1 : 8;
   for (let e = 0; e <= numExperts; e += every) ctx.fillRect(0, y + e * rowHeight, width, 0.75);

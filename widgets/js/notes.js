@@ -7,7 +7,12 @@ export class Notes {
     this.explorer = explorer;
     this.model = explorer.model;
     this.list = h("div", { class: "moe-chips", role: "group", "aria-label": "Bookmarks and notes" });
-    this.input = h("input", { type: "text", maxlength: "2000", "aria-label": "Note on this token", placeholder: "note on this token, ⏎ keeps it, empty removes it" });
+    this.input = h("input", {
+      type: "text",
+      maxlength: "2000",
+      "aria-label": "Note on this token",
+      placeholder: "note on this token, ⏎ keeps it, empty removes it",
+    });
     this.about = h("b", { class: "moe-code" });
     this.editor = h("div", { class: "moe-editor", hidden: true }, this.about, this.input);
     this.element = h("div", { class: "moe-notes", hidden: true }, this.list, this.editor);
@@ -77,7 +82,11 @@ export class Notes {
   chip(token) {
     const note = this.notes[token];
     const words = h("span", { class: "moe-code", text: `${token} ${this.explorer.tokens.cell(token)}` });
-    const button = h("button", { type: "button", class: "moe-chip", title: note, onclick: () => this.explorer.select({ token }) }, words);
+    const button = h(
+      "button",
+      { type: "button", class: "moe-chip", title: note, onclick: () => this.explorer.select({ token }) },
+      words,
+    );
     if (note) button.append(h("span", { text: ` ${note}` }));
     return button;
   }

@@ -3,11 +3,11 @@
 export const CHANNEL_COLOURS = {
   light: {
     ...{ system: "#454a5a", developer: "#2f3a00", user: "#157f77", analysis: "#a65a12" },
-    ...{ commentary: "#5a0446", final: "#1c53a6", tool: "#7a45ee" },
+    ...{ commentary: "#5a0446", final: "#1c53a6", tool: "#7a45ee", unknown: "#63676a" },
   },
   dark: {
     ...{ system: "#e2e4e7", developer: "#7f9210", user: "#6fc4ab", analysis: "#f3a536" },
-    ...{ commentary: "#c06d9b", final: "#5b8cf2", tool: "#c2a8ff" },
+    ...{ commentary: "#c06d9b", final: "#5b8cf2", tool: "#c2a8ff", unknown: "#a9aeb1" },
   },
 };
 
@@ -24,7 +24,12 @@ const SURFACES = {
   },
   dark: {
     ...{ panel: "#161819", sunk: "#1a1d1f", ink: "#f3f5f6", warning: "#ffb27a", bar: "#5cb3b3", track: "#272b2e" },
-    ...{ text: "rgba(255,255,255,.87)", secondary: "rgba(255,255,255,.6)", line: "#2b3033", shade: "rgba(243,245,246,.1)" },
+    ...{
+      text: "rgba(255,255,255,.87)",
+      secondary: "rgba(255,255,255,.6)",
+      line: "#2b3033",
+      shade: "rgba(243,245,246,.1)",
+    },
     ...{ foot: "#41474b", grey: "#80868a", dark: "#a9aeb1", hatch: "rgba(255,255,255,.3)" },
   },
 };
@@ -36,7 +41,9 @@ function channelsOf(hex) {
 }
 
 export function luminance(hex) {
-  const [r, g, b] = channelsOf(hex).map((v) => (v / 255 <= 0.04045 ? v / 255 / 12.92 : ((v / 255 + 0.055) / 1.055) ** 2.4));
+  const [r, g, b] = channelsOf(hex).map((v) =>
+    v / 255 <= 0.04045 ? v / 255 / 12.92 : ((v / 255 + 0.055) / 1.055) ** 2.4,
+  );
   return 0.2126 * r + 0.7152 * g + 0.0722 * b;
 }
 
@@ -55,7 +62,13 @@ export function mix(stops, amount) {
   const at = Math.min(1, Math.max(0, amount)) * (stops.length - 1);
   const low = Math.min(stops.length - 2, Math.floor(at));
   const [a, b] = [channelsOf(stops[low]), channelsOf(stops[low + 1])];
-  return `#${a.map((v, i) => Math.round(v + (b[i] - v) * (at - low)).toString(16).padStart(2, "0")).join("")}`;
+  return `#${a
+    .map((v, i) =>
+      Math.round(v + (b[i] - v) * (at - low))
+        .toString(16)
+        .padStart(2, "0"),
+    )
+    .join("")}`;
 }
 
 // Everything a canvas needs to paint in one theme.

@@ -50,7 +50,9 @@ export class Quantities {
 
   whole(name, label, change) {
     const { blocks } = this.reading;
-    return blocks.has(name) ? here({ values: blocks.get(`all/${name}`).map(change) }) : missing(`${label} not captured`);
+    return blocks.has(name)
+      ? here({ values: blocks.get(`all/${name}`).map(change) })
+      : missing(`${label} not captured`);
   }
 
   // The weight given to one expert; 0 where it was not chosen, which was measured.

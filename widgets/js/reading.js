@@ -47,7 +47,9 @@ export class Reading {
     const keys = blocks.headSpan("keys", layer, kv, from, token + 1);
     const query = blocks.query(layer, head, token);
     const lse = keys && query && this.logSumExp(token, layer, head, query, keys, from);
-    if (lse === null) return waiting(`keys and queries of layer ${layer}`);
+    if (lse === null) {
+      return waiting(`keys of layer ${layer}, ${blocks.progress("keys", layer, kv, from, token + 1)}`);
+    }
     const weights = attentionPart(query, keys.values, keys.start, from, token + 1, facts.attention.scale, lse);
     this.lastRow = here({ id, from, weights, ...this.sink(layer, head, lse) });
     return this.lastRow;
@@ -60,7 +62,8 @@ export class Reading {
 
   logSumExp(token, layer, head, query, keys, from) {
     const { blocks, facts } = this;
-    if (blocks.has("attention_logsumexp", layer)) return blocks.layerRow("attention_logsumexp", token, layer)?.[head] ?? null;
+    if (blocks.has("attention_logsumexp", layer))
+      return blocks.layerRow("attention_logsumexp", token, layer)?.[head] ?? null;
     const sink = blocks.has("sink_logits", layer) ? blocks.sinkLogit(layer, head) : null;
     return rowLogSumExp(query, keys.values, keys.start, from, token + 1, facts.attention.scale, sink);
   }
@@ -75,7 +78,8 @@ export class Reading {
     const heads = [];
     for (let head = 0; head < facts.numHeads; head++) {
       const part = blocks.recent(layer, head, token, stored ? from : start);
-      const lse = part && this.logSumExp(token, layer, head, part.query, { values: part.keys, start: part.start }, start);
+      const lse =
+        part && this.logSumExp(token, layer, head, part.query, { values: part.keys, start: part.start }, start);
       if (lse === null) return waiting(`heads of layer ${layer}`);
       const weights = attentionPart(part.query, part.keys, part.start, from, token + 1, facts.attention.scale, lse);
       heads.push({ weights, ...this.sink(layer, head, lse) });
@@ -92,7 +96,9 @@ export class Reading {
     const logits = blocks.has("router_logits", layer) ? blocks.layerRow("router_logits", token, layer) : undefined;
     if (experts === null || weights === null || logits === null) return waiting("router");
     const chosen = Array.from(experts);
-    const rest = logits ? { probs: softmax(logits), ...routingMargin(logits, chosen) } : { probs: null, margin: null, runnerUp: -1 };
+    const rest = logits
+      ? { probs: softmax(logits), ...routingMargin(logits, chosen) }
+      : { probs: null, margin: null, runnerUp: -1 };
     const nearTie = rest.margin !== null && rest.margin < this.facts.nearTie;
     return here({ experts: chosen, weights: weights ? Array.from(weights) : null, nearTie, ...rest });
   }
@@ -113,7 +119,9 @@ export class Reading {
     if (!blocks.has("sink_logits", layer)) return missing("family without sinks");
     const lse = blocks.layerRow("attention_logsumexp", token, layer);
     if (!lse) return waiting("sink mass");
-    return here({ masses: Array.from({ length: facts.numHeads }, (_, h) => Math.exp(blocks.sinkLogit(layer, h) - lse[h])) });
+    return here({
+      masses: Array.from({ length: facts.numHeads }, (_, h) => Math.exp(blocks.sinkLogit(layer, h) - lse[h])),
+    });
   }
 
   // What else could have stood in place of this token.

@@ -9,8 +9,8 @@ export function stackColumns(width, { numExperts, numHeads, numKvHeads }, big) {
   const room = Math.max(200, width - LABEL - margin - 3 * gap);
   // The router is the panel's reason to be: it takes what lens and heads can spare.
   const lens = Math.round(Math.min(160, room * (big ? 0.27 : 0.24)));
-  const heads = Math.round(Math.min(room * (big ? 0.31 : 0.25), numHeads * 26 + numKvHeads * 7));
-  const router = Math.min(room - lens - heads, numExperts * 30);
+  const heads = Math.round(Math.min(room * (big ? 0.31 : 0.25), Math.max(90, numHeads * 26 + numKvHeads * 7)));
+  const router = Math.min(room - lens - heads, Math.max(200, numExperts * 30));
   const slack = Math.max(0, room - lens - heads - router);
   const columns = { layer: { x: 0, width: LABEL } };
   let x = LABEL;
@@ -19,7 +19,7 @@ export function stackColumns(width, { numExperts, numHeads, numKvHeads }, big) {
     x += w + gap + slack / 3;
   };
   place("lens", lens);
-  place("router", router, { cell: router / Math.max(1, numExperts) });
+  place("router", router, { cell: Math.min(34, router / Math.max(1, numExperts)) });
   place("margin", margin);
   place("heads", heads, headCells(heads, numHeads, numKvHeads));
   return columns;

@@ -27,8 +27,13 @@ export class Status {
     this.line = h(
       "div",
       { class: "moe-status-line", role: "status" },
-      part("token ", this.token), part(this.text), part("in ", this.channel), this.sentence,
-      part("surprisal ", this.surprisal), part("entropy ", this.entropy), this.message,
+      part("token ", this.token),
+      part(this.text),
+      part("in ", this.channel),
+      this.sentence,
+      part("surprisal ", this.surprisal),
+      part("entropy ", this.entropy),
+      this.message,
     );
     const keys = h("div", { class: "moe-hints", "aria-hidden": "true" });
     for (const [caps, words] of HINTS) {

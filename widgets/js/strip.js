@@ -36,7 +36,10 @@ export class CellWidths {
     const id = this.tokens.ids[token];
     let width = this.widths.get(id);
     if (width === undefined) {
-      width = Math.min(MAX_CELL, Math.max(MIN_CELL, Math.ceil(this.ctx.measureText(this.tokens.cell(token)).width) + 8));
+      width = Math.min(
+        MAX_CELL,
+        Math.max(MIN_CELL, Math.ceil(this.ctx.measureText(this.tokens.cell(token)).width) + 8),
+      );
       this.widths.set(id, width);
     }
     return width;
@@ -74,7 +77,7 @@ function paintMessage(ctx, palette, message, from, to, y, started) {
 
 // "analysis", "commentary to=functions.x", "tool python"; malformed messages say so.
 export function messageName(message) {
-  const name = message.role === "assistant" ? message.channel ?? "assistant" : message.role;
+  const name = message.role === "assistant" ? (message.channel ?? "assistant") : message.role;
   const recipient = message.recipient ? ` to=${message.recipient}` : "";
   return `${name}${recipient}${message.malformed ? " (malformed)" : ""}`;
 }

@@ -47,7 +47,10 @@ export class Tokens {
       ...{ kind, start, contentStart, stop, role, channel, recipient, type, malformed },
       hue: hueOf(role, channel),
     }));
-    this.messages = withGaps(spans.filter((s) => s.kind === "message"), this.length);
+    this.messages = withGaps(
+      spans.filter((s) => s.kind === "message"),
+      this.length,
+    );
     this.sentences = spans.filter((s) => s.kind === "sentence");
   }
 
@@ -141,7 +144,15 @@ export class Tokens {
 function withGaps(messages, length) {
   const out = [];
   let at = 0;
-  const gap = (start, stop) => ({ kind: "message", start, contentStart: start, stop, role: "no message", channel: null, hue: "tool" });
+  const gap = (start, stop) => ({
+    kind: "message",
+    start,
+    contentStart: start,
+    stop,
+    role: "no message",
+    channel: null,
+    hue: "unknown",
+  });
   for (const message of messages) {
     if (message.start > at) out.push(gap(at, message.start));
     out.push(message);
@@ -175,7 +186,7 @@ function splitCharacters(latin1, first, end, lengthOf) {
   const isStart = (offset) => offset >= bytes.length || (bytes[offset] & 0xc0) !== 0x80;
   const pieces = [];
   let offset = 0;
-  for (let i = first; i < end; ) {
+  for (let i = first; i < end;) {
     let stop = offset;
     let k = i;
     do stop += lengthOf(k++);

@@ -28,7 +28,12 @@ export class Transcript {
     this.range = null;
     this.spans = new Map(); // token → its element
     this.marked = { current: null, sentence: [], attended: [] };
-    this.scroller = h("div", { class: "moe-transcript-scroll", tabindex: "0", role: "region", "aria-label": "Transcript by channel" });
+    this.scroller = h("div", {
+      class: "moe-transcript-scroll",
+      tabindex: "0",
+      role: "region",
+      "aria-label": "Transcript by channel",
+    });
     this.element = h("section", { class: "moe-transcript" }, this.scroller);
     this.scroller.addEventListener("click", (event) => {
       const target = event.target.closest("[data-token]");
@@ -77,7 +82,12 @@ export class Transcript {
   }
 
   more(count, where, token) {
-    return h("button", { class: "moe-more", type: "button", "data-token": token, text: `${count.toLocaleString("en")} tokens ${where}` });
+    return h("button", {
+      class: "moe-more",
+      type: "button",
+      "data-token": token,
+      text: `${count.toLocaleString("en")} tokens ${where}`,
+    });
   }
 
   message(message, from, to) {
@@ -86,7 +96,11 @@ export class Transcript {
     const note = message.hue === "analysis" ? `raw chain of thought · ${count}` : count;
     const label = h(
       "div",
-      { class: "moe-channel", "data-token": message.start, title: message.malformed ? `malformed: ${message.malformed}` : null },
+      {
+        class: "moe-channel",
+        "data-token": message.start,
+        title: message.malformed ? `malformed: ${message.malformed}` : null,
+      },
       h("b", { text: name }),
       h("span", { class: "moe-secondary", text: `  ${note}` }),
     );

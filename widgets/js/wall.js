@@ -16,7 +16,12 @@ export class Wall {
     this.columns = Math.max(1, Math.ceil(numHeads / this.rows));
     this.small = numHeads > 16;
     this.rowHeight = this.small ? 26 : 62;
-    this.element = h("section", { class: "moe-wall", "aria-label": "Heads of the selected layer" }, h("div", { class: "moe-panel-title" }, this.title, " ", this.note), this.surface.canvas);
+    this.element = h(
+      "section",
+      { class: "moe-wall", "aria-label": "Heads of the selected layer" },
+      h("div", { class: "moe-panel-title" }, this.title, " ", this.note),
+      this.surface.canvas,
+    );
     this.element.title = "Bars are relative to each head's largest in view; the left bar is sink mass within 0–1.";
     this.surface.canvas.addEventListener("pointerdown", (event) => this.pick(event));
   }
@@ -44,14 +49,23 @@ export class Wall {
     const wall = this.explorer.reading.wall(selection, RECENT);
     setData(this.element, "state", wall.state);
     setData(this.element, "token", selection.token);
-    this.surface.label(`Heads of layer ${selection.layer} at token ${selection.token}; head ${selection.head} is selected`);
+    this.surface.label(
+      `Heads of layer ${selection.layer} at token ${selection.token}; head ${selection.head} is selected`,
+    );
     if (paintAbsence(ctx, palette, wall, 0, 0, this.surface.width, Math.min(60, this.surface.height))) return;
-    wall.heads.forEach((head, i) => this.paintHead(ctx, palette, wall, head, i, i === selection.head, selection.token));
+    wall.heads.forEach((head, i) =>
+      this.paintHead(ctx, palette, wall, head, i, i === selection.head, selection.token),
+    );
   }
 
   box(i) {
     const width = this.surface.width / this.columns;
-    return { x: (i % this.columns) * width, y: Math.floor(i / this.columns) * this.rowHeight, width: width - 6, height: this.rowHeight - 4 };
+    return {
+      x: (i % this.columns) * width,
+      y: Math.floor(i / this.columns) * this.rowHeight,
+      width: width - 6,
+      height: this.rowHeight - 4,
+    };
   }
 
   paintHead(ctx, palette, wall, head, i, selected, token) {
