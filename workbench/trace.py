@@ -46,6 +46,7 @@ DIMS: dict[str, tuple[str, ...]] = {
 """Every array a trace may hold, with the dims that are part of its type."""
 
 PATTERN_LIMIT_BYTES = 2 << 30
+TOKEN_LIMIT_BYTES = 1024  # real vocabularies stay far below; a file that lies must not make text of gigabytes
 
 
 class Attention(NamedTuple):
@@ -191,7 +192,9 @@ class Trace:
     def token_bytes(self, token_id: int) -> bytes:
         """Return the bytes of a token id that occurs in this trace. Raises `TraceError` for any other."""
         at = self._vocab_place(token_id)
-        start, stop = self.arrays["vocab_offsets"][at : at + 2]
+        start, stop = (int(offset) for offset in self.arrays["vocab_offsets"][at : at + 2])
+        if not 0 <= start <= stop <= min(len(self.arrays["vocab_bytes"]), start + TOKEN_LIMIT_BYTES):
+            raise TraceError(f"the text of token id {token_id} is damaged: it is said to be bytes {start} to {stop}")
         return self.arrays["vocab_bytes"][start:stop].tobytes()
 
     def _vocab_place(self, token_id: int) -> int:
@@ -279,6 +282,8 @@ class Trace:
         _check_pattern_size(len(heads), len(query_rows), len(self))
         group = num_heads // self.arrays["keys"].shape[1]
         sinks = self.arrays.get("sink_logits")
+        if sinks is not None and layer not in self.layers("sink_logits"):
+            raise TraceError(f"the sink logits of layer {layer} are not in this trace, so its attention is unknown")
         pattern, sink_mass = attention_rows(
             self.arrays["queries"][at, heads],
             self.arrays["keys"][self.layers("keys").index(layer), heads[::group] // group],
@@ -388,13 +393,13 @@ def attention_rows(
     rows = np.arange(num_tokens) if rows is None else np.asarray(rows)
     num_heads, _, d_head = queries.shape
     # The heads of a group stand behind one another, so that no key is copied per head.
-    grouped = queries[:, rows].astype(np.float32).reshape(len(keys), -1, d_head)
+    grouped = queries[:, rows].astype(np.float32).reshape(len(keys), num_heads // len(keys) * len(rows), d_head)
     scores = np.matmul(grouped, keys.astype(np.float32).transpose(0, 2, 1)) * np.float32(scale)
     scores = scores.reshape(num_heads, len(rows), num_tokens)
     distance = rows[:, None] - np.arange(num_tokens)
     hidden = (distance < 0) if window is None else (distance < 0) | (distance >= window)
     scores[:, hidden] = -np.inf
-    top = scores.max(axis=-1, keepdims=True)
+    top = scores.max(axis=-1, keepdims=True, initial=-np.inf)  # of no tokens, too
     if sink_logits is None:
         weights = np.exp(scores - top)
         return weights / weights.sum(axis=-1, keepdims=True), None
@@ -440,7 +445,7 @@ def _check_pairs(sizes: Mapping[tuple[str, str], int], arrays: Mapping[str, NDAr
     if words is not None and sizes["vocab_edge", ""] != words + 1:
         raise TraceError(f"vocab_offsets: expected {words + 1} for {words} tokens, got {sizes['vocab_edge', '']}")
     heads, kv_heads = sizes.get(("head", "")), sizes.get(("kv_head", ""))
-    if heads is not None and kv_heads is not None and (kv_heads == 0 or heads % kv_heads):
+    if heads is not None and kv_heads is not None and (heads == 0 or kv_heads == 0 or heads % kv_heads):
         raise TraceError(f"keys: expected a number of kv heads that divides {heads} heads, got {kv_heads}")
 
 

@@ -10,6 +10,7 @@ import math
 import os
 import secrets
 import shutil
+import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -197,6 +198,9 @@ def _unwritable(path: Path, needed: int, error: OSError) -> str:
 
 def _read_header(path: Path) -> tuple[dict[str, Any], int, int]:
     """Return the header, where the arrays begin, and the size of the file."""
+    mode = path.stat().st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # a pipe would keep the reader waiting
+        raise TraceError("is not a file. Expected a trace file (.safetensors).")
     with path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
         length = int.from_bytes(file.read(8), "little")
@@ -277,7 +281,7 @@ def _check_meta(meta: Any) -> None:
             _damaged(f"expected layer numbers of {_short(name)}, got {_short(layers)}")
     if "attention" in meta:
         scale, windows = meta["attention"].get("scale"), meta["attention"].get("windows")
-        if not (_is_int(scale) or isinstance(scale, float)) or not isinstance(windows, list):
+        if not (isinstance(scale, float) or (_is_int(scale) and abs(scale) < 2**53)) or not isinstance(windows, list):
             _damaged(f"expected a scale and windows as attention, got {_short(meta['attention'])}")
         if not all(w is None or (_is_int(w) and w > 0) for w in windows):
             _damaged(f"expected attention windows of 1 or more tokens, got {_short(windows)}")
@@ -320,13 +324,20 @@ def _view(memory: NDArray[np.uint8], name: str, entry: dict[str, Any]) -> NDArra
 def _read_json(text: str | bytes, what: str) -> Any:
     """Read JSON strictly: no NaN, no key twice."""
     try:
-        return json.loads(text, parse_constant=_no_constant, object_pairs_hook=_no_duplicates)
+        return json.loads(text, parse_constant=_no_constant, parse_float=_finite, object_pairs_hook=_no_duplicates)
     except (ValueError, RecursionError) as error:
         raise TraceError(f"is damaged: its {what} cannot be read ({error}).") from error
 
 
 def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        raise ValueError(f"{_short(text)} is beyond what a float holds")
+    return value
 
 
 def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
