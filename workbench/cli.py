@@ -1,0 +1,146 @@
+"""The command ``workbench``: open JupyterLab, capture a trace, look at one."""
+
+import argparse
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+__all__ = ["main"]
+
+EXAMPLES = """examples:
+  workbench lab
+  workbench capture "47 + 85 = ?" --effort high --out sum.safetensors
+  workbench open sum.safetensors"""
+
+CAPTURE_EXAMPLES = """examples:
+  workbench capture "47 + 85 = ?" --effort high --out sum.safetensors
+  workbench capture "47 + 85 = ?" --effort low --temperature 0 --out greedy.safetensors
+  workbench capture "Why is the sky blue?" --model openai/gpt-oss-20b --max-new-tokens 500 --out sky.safetensors"""
+
+LAB_EXAMPLES = """examples:
+  workbench lab
+  workbench lab my_notebook.ipynb --no-browser --port 8899"""
+
+OPEN_EXAMPLES = """examples:
+  workbench open sum.safetensors"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit code: 0, 2 for what the user can put right, 130 for Ctrl-C."""
+    options = _parser().parse_args(arguments)
+    try:
+        options.run(options)
+    except KeyboardInterrupt as interrupt:
+        print(f"workbench: {interrupt or 'interrupted'}", file=sys.stderr)
+        return 130
+    except (OSError, ValueError) as error:
+        # Our own errors say what to do; a ValueError of another library is a defect and keeps its traceback.
+        if isinstance(error, ValueError) and not type(error).__module__.startswith("workbench."):
+            raise
+        print(f"workbench: {_printable(' '.join(str(error).split()))}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    from workbench import __version__
+
+    parser = _described(argparse.ArgumentParser(prog="workbench"), EXAMPLES)
+    parser.description = "See what a mixture-of-experts language model routes, attends to and thinks."
+    parser.add_argument("--version", action="version", version=f"moe-workbench {__version__}")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    lab = _described(commands.add_parser("lab", help="open JupyterLab on the first notebook or yours"), LAB_EXAMPLES)
+    lab.description = (
+        "Open JupyterLab on this machine's loopback. Without a notebook it is the first one, "
+        "which is copied to this folder when it is not here yet."
+    )
+    lab.add_argument("notebook", nargs="?", type=Path, help="default: 01_first_trace.ipynb")
+    _server_options(lab)
+    lab.set_defaults(run=_lab)
+
+    capture = _described(
+        commands.add_parser("capture", help="ask a model and save the trace of its answer"), CAPTURE_EXAMPLES
+    )
+    capture.description = "Ask a question and save what the model does at every token. Ctrl-C saves what is done."
+    capture.add_argument("question")
+    capture.add_argument("--out", required=True, type=Path, metavar="FILE", help="where to save the trace")
+    capture.add_argument("--model", default="tiny", help="tiny (embedded), a folder or a hub id; default: %(default)s")
+    capture.add_argument("--effort", default="medium", help="low, medium or high; default: %(default)s")
+    capture.add_argument("--max-new-tokens", type=int, metavar="N", help="default: as many as the context holds")
+    capture.add_argument("--temperature", type=float, default=1.0, metavar="T", help="0: greedy; default: %(default)s")
+    capture.add_argument("--seed", type=int, default=0, metavar="N", help="of the sampling; default: %(default)s")
+    capture.add_argument("--overwrite", action="store_true", help="replace FILE if it exists")
+    capture.set_defaults(run=_capture)
+
+    opening = _described(commands.add_parser("open", help="open JupyterLab on a trace"), OPEN_EXAMPLES)
+    opening.description = (
+        "Open JupyterLab on a notebook that shows the trace in a TraceExplorer. "
+        "The notebook lies beside the trace as TRACE.ipynb, and keeps what you add to it."
+    )
+    opening.add_argument("trace", type=Path)
+    _server_options(opening)
+    opening.set_defaults(run=_open)
+    return parser
+
+
+def _described(parser: argparse.ArgumentParser, examples: str) -> argparse.ArgumentParser:
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = examples
+    return parser
+
+
+def _server_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--no-browser", action="store_true", help="print the address instead of opening a browser")
+    parser.add_argument("--port", type=int, help="default: 8888, or the next free one")
+
+
+def _lab(options: argparse.Namespace) -> None:
+    from workbench.lab import first_notebook, run_lab
+
+    notebook = options.notebook or first_notebook(Path.cwd())
+    if not notebook.is_file():
+        raise FileNotFoundError(f"expected a notebook, found no file {notebook}")
+    run_lab(notebook, not options.no_browser, options.port)
+
+
+def _open(options: argparse.Namespace) -> None:
+    from workbench.lab import notebook_for, run_lab
+    from workbench.trace_file import open_trace
+
+    open_trace(options.trace)  # says what is wrong here, rather than in a cell
+    run_lab(notebook_for(options.trace), not options.no_browser, options.port)
+
+
+def _capture(options: argparse.Namespace) -> None:
+    _check_writable(options.out, options.overwrite)
+    import workbench as wb
+
+    trace = wb.capture(
+        wb.load(options.model),
+        options.question,
+        effort=options.effort,
+        max_new_tokens=options.max_new_tokens,
+        temperature=options.temperature,
+        seed=options.seed,
+        path=options.out,
+    )
+    ended = f", {trace.meta['truncated']}" if trace.meta.get("truncated") else ""
+    new = len(trace) - trace.num_prompt_tokens
+    print(f"{options.out}: {trace.num_prompt_tokens} prompt and {new} completion tokens{ended}")
+    print(f"answer: {_printable(trace.final_text) or 'none'}")
+
+
+def _check_writable(path: Path, overwrite: bool) -> None:
+    """Find out before a long generation what would stop the saving after it."""
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"expected an existing folder to write {path.name} to, got {path.parent}")
+    if path.exists() and not overwrite:
+        raise FileExistsError(f"{path} exists; choose another --out, or replace it with --overwrite")
+
+
+def _printable(text: str) -> str:
+    """Return ``text`` with control characters as pictures: a model's words must not steer the terminal."""
+    seen = re.sub(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", lambda match: chr(0x2400 + min(ord(match[0]), 0x21)), text)
+    return seen.encode("utf-8", "backslashreplace").decode("utf-8")
