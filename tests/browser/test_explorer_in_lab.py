@@ -1,6 +1,7 @@
 """TraceExplorer in a real JupyterLab: what the panels show is what the trace holds."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -182,13 +183,9 @@ def test_clicks_select_what_was_drawn(lab_notebook: OpenNotebook) -> None:
     assert notebook.evaluate("[x.head, x.color_by, str(x.token)]") == [5, "surprisal", chosen]
     view.press("/")
     notebook.page.keyboard.type("check")
-    hit = notebook.evaluate(
-        "min(i for i in range(40) if 'check' in trace.token_text(i)) if 0 else trace.text().find('check')"
-    )
-    assert hit > 0
-    assert "of" in view.root.locator(".moe-find").inner_text()
-    found = int(view.root.get_attribute("data-token") or -1)
-    assert notebook.evaluate(f"trace.token_text({found}).strip()") == "check"
+    view.root.get_by_text(re.compile(r"^\d+ of \d+$")).wait_for()
+    hits = notebook.evaluate("[i for i in range(len(trace)) if trace.token_text(i).strip() == 'check']")
+    view.expect(token=next((hit for hit in hits if hit >= int(chosen or 0)), hits[0]))
     assert other.root.get_attribute("data-token") == before
 
 

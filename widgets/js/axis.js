@@ -151,7 +151,6 @@ export class Axis {
       width,
     });
     this.drawRoll(ctx, palette, cells, selection);
-    this.drawGutter(palette, selection, quantity, row);
   }
 
   paintCurrentColumn(ctx, palette, cells, token) {
@@ -189,8 +188,10 @@ export class Axis {
     });
   }
 
-  drawGutter(palette, selection, quantity, row) {
+  // The names in the gutter.
+  write({ selection, palette }) {
     const { reading } = this.explorer;
+    const row = reading.attention(selection);
     const { layer, head, colorBy } = selection;
     if (this.menu.value !== colorBy) this.menu.value = colorBy;
     const isAmount = colorBy !== "channel";

@@ -247,6 +247,9 @@ export class Explorer {
     this.transcript.measure(this);
     this.axis.draw(this);
     this.stack.draw(this);
+    // Text comes after the canvases: a canvas that sets a font waits for the styles of what was written before.
+    this.axis.write(this);
+    this.stack.write(this);
     this.transcript.draw(this);
     this.alternatives.draw(this);
     this.wall.drawTitle(this);

@@ -88,20 +88,19 @@ export class Stack {
     const { reading, tokens, facts } = this.explorer;
     const { token } = selection;
     const nextId = token + 1 < tokens.length ? tokens.ids[token + 1] : null;
-    setText(this.next, nextId === null ? "end" : tokens.cellOf(nextId));
     this.rows = Array.from({ length: facts.numLayers }, (_, layer) => ({
       router: reading.router(token, layer),
       lens: reading.lens(token, layer),
       sinks: reading.sinks(token, layer),
     }));
     this.painter.paint(palette, this.rows, selection, nextId, focus);
-    this.tell(selection, this.rows);
   }
 
   // The selected layer in words, under the rows.
-  tell({ layer }, rows) {
-    const { router } = rows[layer];
-    const { facts, reading } = this.explorer;
+  write({ selection: { token, layer } }) {
+    const { router } = this.rows[layer];
+    const { facts, reading, tokens } = this.explorer;
+    setText(this.next, token + 1 < tokens.length ? tokens.cell(token + 1) : "end");
     const kind = reading.layerKind(layer);
     setText(this.facts, `Layer ${layer}${kind ? `, ${kind}` : ""}`);
     setText(this.chosen, chosenWords(router));
