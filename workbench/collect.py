@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from workbench.hooks import WHOLE, Key, Recorder
+from workbench.hooks import FINAL, WHOLE, Key, Recorder, not_finite
 from workbench.model import Model
 from workbench.spec import CaptureSpec
 from workbench.trace import DIMS
@@ -47,6 +47,9 @@ class Collector:
 
         Args:
             token_ids: the sequence so far; it must reach one past the last row read, except at the very end.
+
+        Raises:
+            ModelError: the model computed NaN or infinity.
         """
         # The logits hook is the last to fire, so it counts the forwards that completed.
         forwards = len(self.recorder.seen.get(("logits", WHOLE), ()))
@@ -55,7 +58,11 @@ class Collector:
         seen = {key: tensors[:forwards] for key, tensors in self.recorder.seen.items()}
         self.recorder.paused = True
         try:
-            rows = sum(len(t) for t in seen[("final", WHOLE)])
+            final = torch.cat(seen[("final", WHOLE)])
+            rows = len(final)
+            # Weights of one token or one expert can be damaged where the self-check of another one passed.
+            if not bool(torch.isfinite(final).all()):
+                raise not_finite(self.model, f"{FINAL} for a token from {self.rows} to {self.rows + rows - 1}")
             targets = list(token_ids[self.rows + 1 : self.rows + rows + 1])
             drawn = {name: _to_numpy(t) for name, t in self._statistics(seen, targets).items()}
             attention, keys = self._attention(seen)

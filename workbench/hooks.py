@@ -17,7 +17,7 @@ from torch.utils.hooks import RemovableHandle
 from workbench.families import ModelError
 from workbench.model import Model
 
-__all__ = ["HookPlan", "Recorder", "attach"]
+__all__ = ["FINAL", "WHOLE", "HookPlan", "Recorder", "attach", "not_finite"]
 
 Key = tuple[str, int]
 """A hook point and its layer; points of the whole model have layer -1."""
@@ -79,7 +79,8 @@ def attach(model: Model, plan: HookPlan) -> Iterator[Recorder]:
     bit-equal where both exist.
 
     Raises:
-        ModelError: a hook point did not fire once per layer, or a width is wrong; names the layer and the seam.
+        ModelError: a hook point did not fire once per layer, a width is wrong, or a number is not finite; names the
+            layer and the seam.
     """
     problems: list[str] = []
     for seam in _ROUTER_SEAMS:
@@ -189,7 +190,27 @@ def _self_check(model: Model, plan: HookPlan, recorder: Recorder) -> str | None:
             return f"{where} has shape {tuple(tensors[0].shape)}, expected (1, {width})"
         if point == "router_logits" and not bool(tensors[0].any()):
             return f"{where} is all zero"
+    _refuse_not_finite(model, seen)
     return None
+
+
+def _refuse_not_finite(model: Model, seen: dict[Key, list[Tensor]]) -> None:
+    """Raise `ModelError` at the first layer whose router, or at the final norm, where a number is NaN or infinite."""
+    router = sorted(key for key in seen if key[0] == "router_logits")
+    for point, layer in [*router, ("final", WHOLE)]:
+        if not bool(torch.isfinite(seen[(point, layer)][0]).all()):
+            raise not_finite(model, FINAL if layer == WHOLE else f"{point} of layer {layer}")
+
+
+FINAL = "the output of the final norm"
+
+
+def not_finite(model: Model, where: str) -> ModelError:
+    """Return the error for numbers that no healthy model makes."""
+    return ModelError(
+        f"{where} is not finite (NaN or infinity) in {model.name}: the weights are damaged or the dtype overflows. "
+        "Download or copy the weights again, or load them with dtype=torch.float32."
+    )
 
 
 def _widths(model: Model) -> dict[str, int]:

@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import resources
@@ -10,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from workbench.families import Family, ModelError, family_of, has_router
+from workbench.families import Family, ModelError, family_of, has_router, known_families
 
 __all__ = ["EMBEDDED", "Model", "load"]
 
@@ -196,7 +198,8 @@ def load(
         dtype: ``"auto"`` keeps the checkpoint's, except that the embedded model runs in float32.
 
     Raises:
-        ModelError: unknown name, folder without config, unknown family, missing tokenizer.
+        ModelError: unknown name, folder without config, unknown family, missing tokenizer or one of another model,
+            weights that are damaged, pickled or not those of the config.
     """
     if isinstance(model, nn.Module):
         return _wrap(model, tokenizer)
@@ -232,6 +235,7 @@ def _wrap(hf: nn.Module, tokenizer: Any) -> Model:
     if tokenizer is None:
         raise ModelError("expected a tokenizer beside a model in memory; pass load(hf_model, tokenizer=...)")
     name = str(getattr(config, "_name_or_path", "")) or type(hf).__name__
+    _check_tokenizer(name, hf, tokenizer)
     return Model(hf.train(False), tokenizer, family, name)
 
 
@@ -242,9 +246,14 @@ def _load_pretrained(name: str, tokenizer: Any, device: Any, dtype: Any) -> Mode
     if name == EMBEDDED and dtype == "auto":
         dtype = torch.float32
     target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    try:
+    with _reading(name, "config.json", f"Expected a known family: {known_families()}. {NO_CODE}\n{KNOWN_NAMES}"):
         config = AutoConfig.from_pretrained(source, trust_remote_code=False)
         family = family_of(config)
+    with _reading(name, "the tokenizer", "Put tokenizer.json beside the weights, or pass load(..., tokenizer=...)."):
+        tokenizer = tokenizer or AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+    with _reading(name, "the weights", "Download or copy the *.safetensors again, with their config.json."):
+        if folder:
+            _check_files(folder)
         # Safetensors only: other formats can run code when they are read.
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             source,
@@ -255,12 +264,54 @@ def _load_pretrained(name: str, tokenizer: Any, device: Any, dtype: Any) -> Mode
             trust_remote_code=False,
             output_loading_info=True,
         )
-        tokenizer = tokenizer or AutoTokenizer.from_pretrained(source, trust_remote_code=False)
-    except OSError as error:
-        raise ModelError(f"cannot load {name!r}: {str(error).splitlines()[0]}\n{KNOWN_NAMES}") from error
     hf, info = loaded
     _check_weights(name, info)
+    _check_tokenizer(name, hf, tokenizer)
     return Model(hf.train(False), tokenizer, family, name, folder, getattr(config, "_commit_hash", None))
+
+
+NO_CODE = "Code that comes with a checkpoint is never run."
+
+
+@contextmanager
+def _reading(name: str, what: str, advice: str) -> Iterator[None]:
+    """Turn whatever reading a checkpoint raises into one `ModelError` that names what was read and says what to do."""
+    try:
+        yield
+    except ModelError:
+        raise
+    # Transformers, tokenizers and safetensors raise what they stumble upon: KeyError, bare Exception, and others.
+    except Exception as error:
+        why = " ".join(f"{type(error).__name__}: {error}".split())
+        why = why if len(why) <= 300 else why[:299] + "…"
+        raise ModelError(f"cannot load {name!r}: {what} could not be read ({why}). {advice}") from error
+
+
+def _check_files(folder: Path) -> None:
+    """Refuse a folder with pickled weights only, and name the file that is damaged."""
+    files = sorted(folder.glob("*.safetensors"))
+    if not files and any(folder.glob("*.bin")):
+        raise ModelError(
+            f"the weights in {folder} are pickled (*.bin), which can run code when it is read, so they are refused. "
+            "Expected *.safetensors; convert them where you trust their source, with "
+            "AutoModelForCausalLM.from_pretrained(folder).save_pretrained(new_folder)."
+        )
+    for file in files:
+        try:
+            with safe_open(file, "pt"):
+                pass
+        except (SafetensorError, OSError) as error:
+            raise ModelError(f"{file} is damaged or cut off ({error}). Download or copy it again.") from error
+
+
+def _check_tokenizer(name: str, hf: Any, tokenizer: Any) -> None:
+    """Refuse a tokenizer of another model: an id without a row would end in the middle of a forward."""
+    rows, last = len(hf.get_input_embeddings().weight), max(tokenizer.get_vocab().values())
+    if last >= rows:
+        raise ModelError(
+            f"the tokenizer of {name!r} has ids up to {last}, but the model has {rows} rows of embedding: they do not "
+            "belong together. Load the tokenizer that the model was trained with."
+        )
 
 
 def _check_weights(name: str, info: dict[str, Any]) -> None:

@@ -49,6 +49,9 @@ class Rollout(StoppingCriteria):
             collector.flush(self.token_ids)
         except KeyboardInterrupt:
             self._keep_what_is_done(collector)
+        except RuntimeError:
+            collector.flush(self.token_ids)  # where sampling failed for NaN, this says so
+            raise
 
     def __call__(self, input_ids: Tensor, scores: Any, **kwargs: Any) -> Tensor:
         """Note the new token; collect now and then; say whether to stop."""
