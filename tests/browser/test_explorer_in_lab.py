@@ -183,7 +183,7 @@ def test_clicks_select_what_was_drawn(lab_notebook: OpenNotebook) -> None:
     assert notebook.evaluate("[x.head, x.color_by, str(x.token)]") == [5, "surprisal", chosen]
     view.press("/")
     notebook.page.keyboard.type("check")
-    view.root.get_by_text(re.compile(r"^\d+ of \d+$")).wait_for()
+    view.root.locator(".moe-find").get_by_text(re.compile(r"^\d+ of \d+$")).wait_for()
     hits = notebook.evaluate("[i for i in range(len(trace)) if trace.token_text(i).strip() == 'check']")
     view.expect(token=next((hit for hit in hits if hit >= int(chosen or 0)), hits[0]))
     assert other.root.get_attribute("data-token") == before
@@ -299,7 +299,9 @@ WATCH = """() => {
         ("20b", "", ", token=5880, layer=12, head=10, color_by='surprisal'"),
     ],
 )
-def test_speed_is_measured(lab_notebook: OpenNotebook, scale: str, shape: str, selection: str) -> None:
+def test_speed_is_measured(
+    lab_notebook: OpenNotebook, capsys: pytest.CaptureFixture[str], scale: str, shape: str, selection: str
+) -> None:
     """Print and keep first paint and step times; the targets are reported on, not asserted."""
     show = f"import time; from IPython.display import display; x = TraceExplorer(trace{selection}); display(x)"
     cells = [SYNTHETIC, IMPORT, f"trace = synthetic_trace({shape})", f"{show}; ran = time.time()"]
@@ -320,7 +322,8 @@ def test_speed_is_measured(lab_notebook: OpenNotebook, scale: str, shape: str, s
     ):
         measured |= {f"{name}_{k}": v for k, v in step_times(view, keys, count).items()}
     notebook.screenshot(f"trace_explorer_{scale}", of=view.root)
-    print(f"\nTraceExplorer, {scale}: {measured}")
+    with capsys.disabled():
+        print(f"\nTraceExplorer, {scale}: {measured}")
     keep(scale, measured)
     assert view.root.get_attribute("data-layer") == str(notebook.evaluate("x.layer"))
     assert notebook.heard.page_errors == []
