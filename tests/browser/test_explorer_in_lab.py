@@ -321,6 +321,8 @@ def test_speed_is_measured(
         ("head", ["]", "["], 30),
     ):
         measured |= {f"{name}_{k}": v for k, v in step_times(view, keys, count).items()}
+    page.set_viewport_size({"width": 1440, "height": 1250})
+    page.wait_for_timeout(500)
     notebook.screenshot(f"trace_explorer_{scale}", of=view.root)
     with capsys.disabled():
         print(f"\nTraceExplorer, {scale}: {measured}")

@@ -93,7 +93,7 @@ test("badges name the source, what is there and what is not", () => {
     queries: array([1]),
     keys: array([1]),
   };
-  const found = badges({ arrays, numLayers: 3, dtype: "bfloat16", truncated: "400 tokens" }).map((b) => b.text);
+  const found = badges({ arrays, numLayers: 3, dtype: "bfloat16", truncated: "cut at 400 tokens" }).map((b) => b.text);
   assert.deepEqual(found, [
     "↻ replay",
     "bf16",
@@ -101,7 +101,7 @@ test("badges name the source, what is there and what is not", () => {
     "✓ attention 1/3 layers",
     "lens not captured",
     "residual not captured",
-    "✂ cut: 400 tokens",
+    "✂ cut at 400 tokens",
   ]);
 });
 

@@ -226,7 +226,6 @@ export class Explorer {
     const width = this.root.clientWidth;
     if (!width || width === this.width) return false;
     this.width = width;
-    this.root.style.setProperty("--moe-transcript", width > 820 ? "auto" : "230px");
     const stack = this.stack.element.clientWidth - 28;
     const wall = this.wall.element.clientWidth - 28;
     this.axis.resize(width);

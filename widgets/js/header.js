@@ -26,7 +26,7 @@ export function badges(facts) {
     out.push({ text: DTYPES[facts.dtype] ?? facts.dtype, kind: "plain", title: `the model ran in ${facts.dtype}` });
   for (const [name, arrays] of CAPTURES) out.push(captureBadge(name, arrays, facts));
   if (facts.truncated)
-    out.push({ text: `✂ cut: ${facts.truncated}`, kind: "warning", title: "the rollout did not end by itself" });
+    out.push({ text: `✂ ${facts.truncated}`, kind: "warning", title: "the rollout did not end by itself" });
   return out;
 }
 

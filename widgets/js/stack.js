@@ -79,8 +79,13 @@ export class Stack {
   resize(width) {
     this.painter.resize(width);
     const { columns } = this.painter;
-    ["layer", "lens", "router", "margin", "heads"].forEach((name, i) => {
-      this.titles[i].style.left = `${columns[name].x}px`;
+    const names = ["layer", "lens", "router", "margin", "heads"];
+    names.forEach((name, i) => {
+      const end = columns[names[i + 1]]?.x ?? width + 4;
+      Object.assign(this.titles[i].style, {
+        left: `${columns[name].x}px`,
+        maxWidth: `${end - columns[name].x - 4}px`,
+      });
     });
   }
 

@@ -190,7 +190,8 @@ export class StackPainter {
       return;
     }
     this.paintCentred(ctx, colour, `#${rank + 1}`, "700 10.5px", x + width / 2, y + 10);
-    if (weight !== undefined) this.paintCentred(ctx, colour, twoDigits(weight), "400 12px", x + width / 2, y + 26);
+    if (weight !== undefined)
+      this.paintCentred(ctx, colour, twoDigits(weight), width < 24 ? "400 10px" : "400 12px", x + width / 2, y + 26);
   }
 
   paintMargin(ctx, palette, router, y) {
