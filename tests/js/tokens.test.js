@@ -39,6 +39,11 @@ test("marks stand for what is not seen", () => {
   assert.equal(readingText("a\n\tb\u0007\u202e"), "a\n\tb␇⟨202E⟩");
 });
 
+test("a very long token is cut between characters", () => {
+  assert.equal(cellText(`${"a".repeat(58)}😀${"b".repeat(100_000)}`), `${"a".repeat(58)}…`);
+  assert.equal(cellText("a".repeat(60)), "a".repeat(60));
+});
+
 test("markup is only text", () => {
   assert.equal(cellText("<script>"), "<script>");
   assert.equal(readingText("<img src=x onerror=y>"), "<img src=x onerror=y>");

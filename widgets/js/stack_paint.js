@@ -185,7 +185,7 @@ export class StackPainter {
     ctx.fillStyle = palette.fill(amount);
     ctx.fillRect(x, y, width, height);
     const colour = palette.textOnFill(amount);
-    if (!this.big) {
+    if (!this.big || width < 15) {
       this.paintCentred(ctx, colour, String(rank + 1), "700 9.5px", x + width / 2, y + height / 2 + 0.5);
       return;
     }

@@ -18,8 +18,12 @@ function visible(character) {
 
 const HIDDEN = /[\u0000-\u001f\u007f-\u009f\u00ad\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]/gu;
 
-// One line for a strip cell: ⏎ newline, · leading space, ␣ a lone space, ⟨end⟩ a special token.
-export function cellText(text, special) {
+const LONGEST_CELL = 60;
+
+// One line for a strip cell: ⏎ newline, · leading space, ␣ a lone space, ⟨end⟩ a special token; cut when very long.
+export function cellText(whole, special) {
+  const text =
+    whole.length > LONGEST_CELL ? `${Array.from(whole.slice(0, LONGEST_CELL)).slice(0, -1).join("")}…` : whole;
   if (special) return text.replace(/^<\|?/, "⟨").replace(/\|?>$/, "⟩").replace(HIDDEN, visible);
   if (text === " ") return "␣";
   return text.replace(/^ /, "·").replaceAll("\n", "⏎").replaceAll("\t", "⇥").replace(HIDDEN, visible);
