@@ -272,6 +272,25 @@ def test_it_steps_without_a_kernel_and_missing_arrays_are_named(lab_notebook: Op
     assert notebook.heard.page_errors == []
 
 
+def test_a_notebook_opened_again_steps_before_anything_has_run(lab_notebook: OpenNotebook) -> None:
+    sizes = "tokens=300, layers=4, experts=7, top_k=2, heads=6, kv_heads=2, d_head=14, window=9"
+    notebook = lab_notebook(
+        [SYNTHETIC, IMPORT, f"x = TraceExplorer(synthetic_trace({sizes}), token=50); x"], run=False
+    )
+    page = notebook.page
+    page.evaluate("window.jupyterapp.commands.execute('@jupyter-widgets/jupyterlab-manager:saveWidgetState')")
+    notebook.run_all()
+    View(notebook).expect(token=50)
+    page.evaluate("async () => { await window.jupyterapp.commands.execute('docmanager:save'); }")
+    notebook.open()
+    view = View(notebook)
+    view.expect(token=50)
+    view.press("ArrowRight", "ArrowDown", "]")
+    view.expect(token=51, layer=1, head=1)
+    assert view.data("axis", "state") == "here"
+    assert view.data("stack", "experts").count(",") == 4
+
+
 MEASURE = """() => {
     window.durations = [];
     new PerformanceObserver(list => list.getEntries().forEach(e => e.name === 'keydown' && durations.push(e.duration)))

@@ -1,14 +1,14 @@
 // The token axis: minimap, funnel, strip, attention row, expert roll, with their names in the gutter at the left.
 
+import { Gutter } from "./gutter.js";
 import { largest, twoDigits } from "./numerics.js";
 import { MINIMAP, Minimap } from "./minimap.js";
 import { paintAttentionLane, paintExpertRoll } from "./lanes.js";
 import { QUANTITIES } from "./quantities.js";
-import { CellWidths, cellAt, paintBand, paintIndex, paintStrip, scaleEnd, stripLayout } from "./strip.js";
-import { RAMP } from "./palette.js";
-import { Surface, h, paintAbsence, setData, setText } from "./surface.js";
+import { CellWidths, cellAt, paintBand, paintIndex, paintStrip, stripLayout } from "./strip.js";
+import { Surface, h, paintAbsence, setData } from "./surface.js";
 
-export const GUTTER = 112;
+const GUTTER = 112;
 const PADDING = 14;
 const TOP = 8;
 const Y = { band: 74, strip: 91, index: 118, attention: 134, roll: 184 };
@@ -24,59 +24,13 @@ export class Axis {
     const { numExperts } = explorer.facts;
     this.rowHeight = numExperts > 16 ? 2.2 : 7;
     this.height = Y.roll + Math.max(1, numExperts) * this.rowHeight + 10;
-    this.build();
-  }
-
-  build() {
-    const label = (top, ...children) => h("div", { class: "moe-gutter", style: `top:${top}px` }, ...children);
-    this.menu = h("select", { class: "moe-quantity", "aria-label": "Colour tokens by" });
-    for (const [name, { label: text }] of Object.entries(QUANTITIES))
-      this.menu.append(h("option", { value: name, text }));
-    this.menu.addEventListener("change", () => this.explorer.select({ colorBy: this.menu.value }));
-    this.pooled = h("span");
-    this.scale = h("span", { class: "moe-scale" });
-    this.scaleTop = h("span");
-    this.scaleRow = h("span", { class: "moe-scale-row" }, "0 ", this.scale, " ", this.scaleTop);
-    this.attentionOf = h("span", { class: "moe-secondary" });
-    this.kind = h("span", { class: "moe-secondary" });
-    this.sinkText = h("span", { class: "moe-secondary" });
-    this.sinkFill = h("i");
-    this.sinkBar = h("span", { class: "moe-sink-bar" }, this.sinkFill);
-    this.expertsOf = h("span", { class: "moe-secondary" });
-    const { numExperts } = this.explorer.facts;
+    this.gutter = new Gutter(explorer, { top: TOP, ...Y });
     this.element = h(
       "section",
       { class: "moe-axis", "aria-label": "Token axis", style: `height:${this.height}px` },
-      label(TOP - 2, h("span", { class: "moe-secondary", text: "channel" })),
-      label(TOP + 15, this.pooled),
-      label(TOP + 36, h("span", { class: "moe-secondary", text: "attention, max (√)" })),
-      label(Y.strip - 6, this.menu),
-      label(Y.strip + 14, this.scaleRow),
-      label(
-        Y.attention + 1,
-        h("b", { text: "attention" }),
-        " ",
-        this.attentionOf,
-        h("br"),
-        this.kind,
-        h("br"),
-        h("b", { text: "sink" }),
-        " ",
-        this.sinkText,
-        " ",
-        this.sinkBar,
-      ),
-      label(
-        Y.roll,
-        h("b", { text: "experts" }),
-        " ",
-        this.expertsOf,
-        h("br"),
-        h("span", { class: "moe-secondary", text: numExperts ? `e0 … e${numExperts - 1} ↓` : "" }),
-      ),
+      ...this.gutter.labels,
       this.surface.canvas,
     );
-    this.pooled.className = "moe-secondary";
     this.listen();
   }
 
@@ -188,32 +142,8 @@ export class Axis {
     });
   }
 
-  // The names in the gutter.
-  write({ selection, palette }) {
-    const { reading } = this.explorer;
-    const row = reading.attention(selection);
-    const { layer, head, colorBy } = selection;
-    if (this.menu.value !== colorBy) this.menu.value = colorBy;
-    const isAmount = colorBy !== "channel";
-    setText(this.pooled, isAmount ? pooledName(colorBy, selection) : "");
-    this.scaleRow.hidden = !isAmount;
-    if (isAmount) setText(this.scaleTop, scaleEnd({ top: QUANTITIES[colorBy].top(this.explorer.facts) }, colorBy));
-    const stops = RAMP[palette.name].join(",");
-    if (this.scale.dataset.stops !== stops) {
-      this.scale.dataset.stops = stops;
-      this.scale.style.background = `linear-gradient(to right,${stops})`;
-    }
-    setText(this.attentionOf, `L${layer} h${head}`);
-    const kind = reading.layerKind(layer);
-    setText(
-      this.kind,
-      kind.startsWith("sliding") ? kind.replace("sliding ", "sliding, window ") : kind && `${kind} layer`,
-    );
-    const sink = row.state === "here" ? row.sink : undefined;
-    setText(this.sinkText, sink === undefined ? "–" : sink === null ? "none" : twoDigits(sink));
-    this.sinkBar.hidden = typeof sink !== "number";
-    if (typeof sink === "number") this.sinkFill.style.width = `${(sink * 100).toFixed(1)}%`;
-    setText(this.expertsOf, `L${layer}`);
+  write({ selection }) {
+    this.gutter.write(selection, this.explorer.reading.attention(selection));
   }
 
   // What the canvas shows, in words and as data, for people who cannot see it and for tests.
@@ -242,10 +172,4 @@ export class Axis {
       `Token axis, coloured by ${QUANTITIES[colorBy].label}. Token ${token}, layer ${layer} head ${head} ${words}`,
     );
   }
-}
-
-// "router entropy, max", "sink mass h3, max": what the minimap pools, by its largest value.
-function pooledName(colorBy, { head, expert }) {
-  const part = { sink_mass: ` h${head}`, expert_weight: ` e${expert}` }[colorBy] ?? "";
-  return `${QUANTITIES[colorBy].label}${part}, max`;
 }

@@ -29,7 +29,7 @@ const SHIFTED = {
   "/": PLAIN["?"],
 };
 
-export const ALL_KEYS = [
+const ALL_KEYS = [
   ["← →", "token"],
   ["⇧ ← →", "sentence"],
   ["↑ ↓", "layer"],

@@ -12,7 +12,7 @@ export const QUANTITIES = {
 };
 
 // What the quantity is of: the whole draw, a layer, a head, an expert.
-export function subject(name, { layer, head, expert }) {
+function subject(name, { layer, head, expert }) {
   if (name === "router_entropy") return `L${layer}`;
   if (name === "sink_mass") return `L${layer} h${head}`;
   if (name === "expert_weight") return `L${layer} e${expert}`;

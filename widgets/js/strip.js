@@ -1,9 +1,8 @@
 // The token strip: which tokens fit, where they stand, and how they are painted. The current token stands at 80 %.
 
-import { QUANTITIES } from "./quantities.js";
 import { CODE_FONT, UI_FONT, dottedFrame, fitText, hatch } from "./surface.js";
 
-export const CURRENT_AT = 0.8;
+const CURRENT_AT = 0.8;
 const MIN_CELL = 22;
 const MAX_CELL = 168;
 
@@ -161,12 +160,4 @@ export function paintIndex(ctx, palette, cells, selection, y) {
   ctx.lineTo(middle + 5, y + 8);
   ctx.lineTo(middle, y + 2);
   ctx.fill();
-}
-
-// "0 – ≥2.1 nats": where the ramp ends.
-export function scaleEnd(quantity, name) {
-  const { unit } = QUANTITIES[name];
-  const top = quantity.top ?? QUANTITIES[name].top?.({ numExperts: 2 });
-  const number = Number.isInteger(top) ? String(top) : top.toFixed(1);
-  return unit ? `≥${number} ${unit}` : `${number}`;
 }

@@ -103,7 +103,7 @@ export function dashedFrame(ctx, colour, x, y, width, height, dash = [3, 2]) {
 }
 
 // Waiting: a pale bar and what for.
-export function waitingBar(ctx, palette, x, y, width, height, words) {
+function waitingBar(ctx, palette, x, y, width, height, words) {
   ctx.fillStyle = palette.track;
   ctx.fillRect(x, y + height / 2 - 7, Math.min(120, width * 0.3), 3);
   ctx.fillStyle = palette.secondary;

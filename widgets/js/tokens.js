@@ -1,6 +1,6 @@
 // Token texts and the messages and sentences on the token axis. Texts are untrusted: strings for textContent only.
 
-export const CHANNELS = ["system", "developer", "user", "analysis", "commentary", "final", "tool"];
+const CHANNELS = ["system", "developer", "user", "analysis", "commentary", "final", "tool"];
 
 // What stands for a character that would not be seen, or would change how others are seen (bidi controls).
 function visible(character) {

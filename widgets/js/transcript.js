@@ -5,7 +5,7 @@ import { largest } from "./numerics.js";
 import { messageName } from "./strip.js";
 import { h, setData } from "./surface.js";
 
-export const MOUNTED = 420;
+const MOUNTED = 420;
 const REMOUNT_WITHIN = 120;
 const UNDERLINES = 6;
 

@@ -3,7 +3,7 @@
 import { twoDigits } from "./numerics.js";
 import { Surface, UI_FONT, h, paintAbsence, setData, setText } from "./surface.js";
 
-export const RECENT = 96;
+const RECENT = 96;
 
 export class Wall {
   constructor(explorer) {
