@@ -2,6 +2,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from node import node
 
 from widgets.bundle import bundle
 from widgets.trace_explorer import TraceExplorer
@@ -47,4 +48,4 @@ def test_the_explorers_module_stands_alone(tmp_path: Path) -> None:
     path = tmp_path / "bundled.mjs"
     path.write_text(source)
     check = f"import m from '{path}'; if (typeof m.render !== 'function') process.exit(1);"
-    subprocess.run(["node", "--input-type=module", "-e", check], check=True, timeout=60)
+    subprocess.run([node(), "--input-type=module", "-e", check], check=True, timeout=60)
