@@ -25,6 +25,7 @@ def test_help_shows_the_commands_and_examples(tmp_path: Path) -> None:
         (["lab", "--help"], "--no-browser --port 8899"),
         (["capture", "--help"], '"47 + 85 = ?" --effort high --out sum.safetensors'),
         (["open", "--help"], "workbench open sum.safetensors"),
+        (["size", "--help"], "workbench size openai/gpt-oss-120b --tokens 8000 --device-memory 80"),
     ]:
         done = workbench(*arguments, folder=tmp_path)
         assert done.returncode == 0
@@ -54,6 +55,7 @@ BAD = [
     (["capture", "q", *OUT, "--temperature", "-1"], "expected a temperature of 0 (greedy) or more"),
     (["open", "missing.safetensors"], "There is no file missing.safetensors."),
     (["open", "taken.safetensors"], "taken.safetensors is not a trace."),
+    (["size", "nope", "--tokens", "9"], "unknown model 'nope'. Known: \"tiny\" (embedded)"),
     (["lab", "missing.ipynb"], "expected a notebook, found no file missing.ipynb"),
 ]
 
@@ -79,6 +81,14 @@ def test_errors_are_one_line_and_leave_nothing_behind(
 def test_an_error_reaches_the_shell_without_a_traceback(tmp_path: Path) -> None:
     done = workbench("open", "missing.safetensors", folder=tmp_path)
     assert (done.returncode, done.stdout, done.stderr) == (2, "", "workbench: There is no file missing.safetensors.\n")
+
+
+def test_size_prints_what_a_capture_takes(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["size", "openai/gpt-oss-20b", "--tokens", "1000", "--device-memory", "12"]) == 0
+    table = capsys.readouterr().out
+    assert "openai/gpt-oss-20b, one rollout of 1,000 tokens" in table
+    assert "does NOT fit in 12 GB" in table
+    assert "196,608 B/token" in table
 
 
 def test_a_defect_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -128,7 +138,7 @@ def test_ctrl_c_saves_what_is_done(tmp_path: Path) -> None:
     "name",
     [
         "plain.safetensors",
-        "it's \"quoted\" \\n.safetensors",
+        'it\'s "quoted" \\n.safetensors',
         "-o {__import__('os').system('touch bad')}.safetensors",
         "'); open('bad', 'w').write('x'); ('.safetensors",
         "思考 😀 <script>alert(1)<.safetensors",

@@ -22,6 +22,10 @@ LAB_EXAMPLES = """examples:
   workbench lab
   workbench lab my_notebook.ipynb --no-browser --port 8899"""
 
+SIZE_EXAMPLES = """examples:
+  workbench size openai/gpt-oss-20b --tokens 8000
+  workbench size openai/gpt-oss-120b --tokens 8000 --device-memory 80"""
+
 OPEN_EXAMPLES = """examples:
   workbench open sum.safetensors"""
 
@@ -82,6 +86,13 @@ def _parser() -> argparse.ArgumentParser:
     opening.add_argument("trace", type=Path)
     _server_options(opening)
     opening.set_defaults(run=_open)
+
+    size = _described(commands.add_parser("size", help="what a capture would take, before a download"), SIZE_EXAMPLES)
+    size.description = "Print the bytes of weights, KV cache and every captured array of one rollout."
+    size.add_argument("model", help="openai/gpt-oss-20b, openai/gpt-oss-120b, tiny, a folder or a hub id")
+    size.add_argument("--tokens", type=int, required=True, metavar="N", help="prompt and completion")
+    size.add_argument("--device-memory", type=float, metavar="GB", help="of the GPU, to say whether it fits")
+    size.set_defaults(run=_size)
     return parser
 
 
@@ -130,6 +141,13 @@ def _capture(options: argparse.Namespace) -> None:
     new = len(trace) - trace.num_prompt_tokens
     print(f"{options.out}: {trace.num_prompt_tokens} prompt and {new} completion tokens{ended}")
     print(f"answer: {_printable(trace.final_text) or 'none'}")
+
+
+def _size(options: argparse.Namespace) -> None:
+    import workbench as wb
+
+    memory = None if options.device_memory is None else round(options.device_memory * 1e9)
+    print(wb.estimate(options.model, options.tokens, device_memory=memory))
 
 
 def _check_writable(path: Path, overwrite: bool) -> None:
