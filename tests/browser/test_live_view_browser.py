@@ -2,6 +2,7 @@
 
 import textwrap
 
+from axe_playwright_python.sync_playwright import Axe
 from lab import LabNotebook, OpenNotebook
 from playwright.sync_api import expect
 
@@ -10,7 +11,7 @@ import time
 from widgets.live_view import LiveView
 view = LiveView("2 + 2 = ?"); view.display()
 made = 0
-while made < 600 and not view.stopped:
+while made < 3000 and not view.stopped:
     view.append(f"t{made} ", "analysis" if made < 20 else "final", False); made += 1; time.sleep(0.05)
 view.finish("stopped by the person" if view.stopped else "ran to the end")
 """
@@ -34,18 +35,21 @@ def test_stop_is_heard_while_the_cell_runs(lab_notebook: OpenNotebook) -> None:
     expect(page.locator(".moe-live-tokens")).to_contain_text("t25 ", timeout=60_000)
     assert page.evaluate("window.labRunDone") is False
     assert page.locator(".moe-live").get_attribute("data-state") == "running"
+    assert serious(notebook) == []
     page.locator(".moe-live-stop").focus()
     page.keyboard.press("Enter")
     notebook.wait_until_done()
     made = notebook.evaluate("made")
-    assert 25 < made < 600
+    assert 25 < made < 3000
     expect(page.locator(".moe-live-status")).to_have_text(f"{made} tokens · stopped by the person")
     expect(page.locator(".moe-live-stop")).to_be_hidden()
     blocks = page.locator(".moe-live-block")
     assert [blocks.nth(i).get_attribute("data-channel") for i in range(blocks.count())] == ["analysis", "final"]
     assert shown(notebook, "final") == "".join(f"t{i} " for i in range(20, made))
     notebook.screenshot("live_view_light", of=page.locator(".moe-live"))
+    assert serious(notebook) == []
     notebook.set_theme("dark")
+    assert serious(notebook) == []
     notebook.screenshot("live_view_dark", of=page.locator(".moe-live"))
     assert notebook.heard.console_errors == []
 
@@ -96,6 +100,12 @@ view.finish("end of message")
         f"{first} earlier tokens are not shown here; the trace has them"
     )
     assert shown(notebook, "analysis") == "".join(f"t{i} " for i in range(first, 6000))
+
+
+def serious(notebook: LabNotebook) -> list[str]:
+    """Return what axe finds serious or critical in the view."""
+    violations = Axe().run(notebook.page, context=".moe-live").response["violations"]
+    return [f"{v['id']}: {v['help']}" for v in violations if v["impact"] in {"serious", "critical"}]
 
 
 def shown(notebook: LabNotebook, channel: str) -> str:
