@@ -1,6 +1,7 @@
 """TraceExplorer in a real JupyterLab: what the panels show is what the trace holds."""
 
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -330,7 +331,9 @@ def test_speed_is_measured(
     notebook.run_all()
     view = View(notebook)
     page.wait_for_function("window.firstPaint !== null", timeout=60_000)
-    measured = {"first_paint_s": round(page.evaluate("window.firstPaint") - notebook.evaluate("ran"), 2)}
+    measured: dict[str, Any] = {
+        "first_paint_s": round(page.evaluate("window.firstPaint") - notebook.evaluate("ran"), 2)
+    }
     page.locator('.moe-axis[data-state="here"]').wait_for(timeout=60_000)
     page.locator('.moe-wall[data-state="here"]').wait_for(timeout=60_000)
     page.evaluate(MEASURE)
@@ -343,6 +346,11 @@ def test_speed_is_measured(
     page.set_viewport_size({"width": 1440, "height": 1250})
     page.wait_for_timeout(500)
     notebook.screenshot(f"trace_explorer_{scale}", of=view.root)
+    measured |= {
+        "chromium": page.context.browser.version,
+        "cpus": os.cpu_count(),
+        "load": round(os.getloadavg()[0], 1),
+    }
     with capsys.disabled():
         print(f"\nTraceExplorer, {scale}: {measured}")
     keep(scale, measured)
@@ -363,7 +371,7 @@ def step_times(view: View, keys: list[str], count: int) -> dict[str, float]:
     return {"p50_ms": durations[len(durations) // 2], "p95_ms": durations[int(len(durations) * 0.95)], "n": count}
 
 
-def keep(scale: str, measured: dict[str, float]) -> None:
+def keep(scale: str, measured: dict[str, Any]) -> None:
     PERFORMANCE.parent.mkdir(parents=True, exist_ok=True)
     kept = json.loads(PERFORMANCE.read_text()) if PERFORMANCE.exists() else {}
     PERFORMANCE.write_text(json.dumps(kept | {f"trace_explorer_{scale}": measured}, indent=1))

@@ -214,7 +214,7 @@ test("what waits says for what and how much", (t) => {
   const { blocks, reading } = open();
   t.after(() => blocks.close());
   const found = reading.attention({ token: 10, layer: 1, head: 3 });
-  assert.deepEqual(found, { state: "waiting", words: "keys of layer 1, 0.0 of 0.0 MB" });
+  assert.deepEqual(found, { state: "waiting", words: "waiting for keys of layer 1, 0.0 of 0.0 MB" });
 });
 
 test("sink mass per head, and families without sinks", (t) => {

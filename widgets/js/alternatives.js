@@ -41,10 +41,7 @@ export class Alternatives {
     const { reading, tokens } = this.explorer;
     const found = reading.alternatives(selection.token);
     setText(this.token, tokens.cell(selection.token));
-    setText(
-      this.words,
-      found.state === "here" ? "" : found.state === "waiting" ? `waiting for ${found.words}` : found.words,
-    );
+    setText(this.words, found.words ?? "");
     this.words.className = found.state === "here" ? "moe-absence" : `moe-absence moe-${found.state}`;
     setData(this.element, "state", found.state);
     const rows = found.state === "here" ? shownRows(found.rows) : [];

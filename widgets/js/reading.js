@@ -4,7 +4,7 @@
 import { attentionPart, rowLogSumExp, routingMargin, softmax, windowStart } from "./numerics.js";
 
 export const here = (rest) => ({ state: "here", ...rest });
-export const waiting = (words) => ({ state: "waiting", words });
+export const waiting = (what) => ({ state: "waiting", words: `waiting for ${what}` });
 export const missing = (words) => ({ state: "missing", words });
 export const undefinedValue = (words) => ({ state: "undefined", words });
 

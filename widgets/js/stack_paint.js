@@ -274,12 +274,11 @@ export class StackPainter {
       ctx.textAlign = "left";
       ctx.textBaseline = "middle";
       const middle = layer * this.rowHeight + this.rowHeight / 2;
-      const words = found.state === "waiting" ? `waiting for ${found.words}` : found.words;
-      const textWidth = Math.min(width - 4, ctx.measureText(words).width);
+      const textWidth = Math.min(width - 4, ctx.measureText(found.words).width);
       ctx.fillStyle = palette.panel;
       ctx.fillRect(x + 2, middle - 8, textWidth + 8, 16);
       ctx.fillStyle = palette.text;
-      ctx.fillText(fitText(ctx, words, width - 8), x + 6, middle);
+      ctx.fillText(fitText(ctx, found.words, width - 8), x + 6, middle);
     }
   }
 }

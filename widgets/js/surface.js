@@ -110,7 +110,7 @@ function waitingBar(ctx, palette, x, y, width, height, words) {
   ctx.font = `11px ${UI_FONT}`;
   ctx.textAlign = "left";
   ctx.textBaseline = "top";
-  ctx.fillText(`waiting for ${words}`, x, y + height / 2, width);
+  ctx.fillText(words, x, y + height / 2, width);
 }
 
 // Paint a state that is not "here"; returns whether it was one.
