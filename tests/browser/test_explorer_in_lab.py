@@ -273,6 +273,23 @@ def test_it_steps_without_a_kernel_and_missing_arrays_are_named(lab_notebook: Op
     assert notebook.heard.page_errors == []
 
 
+def test_two_views_share_a_row(lab_notebook: OpenNotebook) -> None:
+    sizes = "tokens=200, layers=3, experts=7, top_k=2, heads=6, kv_heads=2, d_head=14, window=9"
+    row = f"a, b = (TraceExplorer(synthetic_trace({sizes}, seed=s)) for s in (1, 2)); ipywidgets.HBox([a, b])"
+    notebook = lab_notebook([SYNTHETIC, f"{IMPORT}; import ipywidgets", row])
+    left, right = View(notebook, 0), View(notebook, 1)
+    widths = [view.root.evaluate("e => e.clientWidth") for view in (left, right)]
+    assert min(widths) > 400
+    assert abs(widths[0] - widths[1]) <= 2
+    start = right.root.get_attribute("data-token")
+    left.press("End")
+    left.expect(token=199)
+    assert right.root.get_attribute("data-token") == start
+    notebook.page.set_viewport_size({"width": 1440, "height": 1700})
+    notebook.page.wait_for_timeout(500)
+    notebook.screenshot("trace_explorer_pair", of=notebook.cell_output(2))
+
+
 def test_a_notebook_opened_again_steps_before_anything_has_run(lab_notebook: OpenNotebook) -> None:
     sizes = "tokens=300, layers=4, experts=7, top_k=2, heads=6, kv_heads=2, d_head=14, window=9"
     notebook = lab_notebook(

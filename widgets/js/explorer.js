@@ -84,6 +84,7 @@ export class Explorer {
       this.status.element,
       this.help.element,
     );
+    el.classList.add("moe-host");
     this.box = h("div", { class: "moe-box" }, this.root);
     el.append(this.box);
   }
