@@ -58,11 +58,8 @@ class Collector:
         seen = {key: tensors[:forwards] for key, tensors in self.recorder.seen.items()}
         self.recorder.paused = True
         try:
-            final = torch.cat(seen[("final", WHOLE)])
-            rows = len(final)
-            # Weights of one token or one expert can be damaged where the self-check of another one passed.
-            if not bool(torch.isfinite(final).all()):
-                raise not_finite(self.model, f"{FINAL} for a token from {self.rows} to {self.rows + rows - 1}")
+            self.check()
+            rows = sum(len(t) for t in seen[("final", WHOLE)])
             targets = list(token_ids[self.rows + 1 : self.rows + rows + 1])
             drawn = {name: _to_numpy(t) for name, t in self._statistics(seen, targets).items()}
             attention, keys = self._attention(seen)
@@ -95,6 +92,15 @@ class Collector:
         if not drawn:
             whole = self._drawn
         return {n: a[:rows] for n, a in whole.items()}, {n: a[rows:] for n, a in whole.items()}
+
+    def check(self) -> None:
+        """Raise `ModelError` if the model computed NaN or infinity since the last flush.
+
+        Weights of one token or one expert can be damaged where the self-check with another token passed.
+        """
+        seen = self.recorder.seen.get(("final", WHOLE))
+        if seen and not bool(torch.isfinite(final := torch.cat(seen)).all()):
+            raise not_finite(self.model, f"{FINAL} for a token from {self.rows} to {self.rows + len(final) - 1}")
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Return the collected arrays with the dims and dtypes of a trace, and let go of the parts."""

@@ -50,7 +50,7 @@ class Rollout(StoppingCriteria):
         except KeyboardInterrupt:
             self._keep_what_is_done(collector)
         except RuntimeError:
-            collector.flush(self.token_ids)  # where sampling failed for NaN, this says so
+            collector.check()  # where sampling failed for NaN, this says so
             raise
 
     def __call__(self, input_ids: Tensor, scores: Any, **kwargs: Any) -> Tensor:
