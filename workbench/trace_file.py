@@ -1,4 +1,4 @@
-"""The file of a trace: one ``.safetensors`` with the metadata as JSON in its header; docs/trace_format.md is the spec.
+"""The file of a trace: one ``.safetensors`` with the metadata as JSON in its header; docs/trace-format.md is the spec.
 
 Writing is crash-safe: the whole file appears under its name, or nothing does. Opening reads the header only and maps
 the arrays into memory, so a trace of 100,000 tokens opens in milliseconds. Files may come from anyone: nothing in

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 IGNORED = -100
-SECOND_PHASE_START = 0.54
 _POOL_SIZE = 1024
 
 
@@ -65,7 +64,7 @@ def collate(rows: list[tuple[list[int], list[int]]], pad: int) -> Batch:
 def stream(
     tokenizer: "PreTrainedTokenizerFast",
     seed: int,
-    total_tokens: int,
+    first_phase_tokens: float,
     batch_tokens: int,
     batches_per_step: int,
     cursor: Cursor,
@@ -76,7 +75,7 @@ def stream(
     padded tokens; batches of one step are neighbours in length, the order of steps is shuffled.
     """
     while True:
-        phase = FIRST_PHASE if cursor.tokens_before_pool < SECOND_PHASE_START * total_tokens else SECOND_PHASE
+        phase = FIRST_PHASE if cursor.tokens_before_pool < first_phase_tokens else SECOND_PHASE
         rng = random.Random(f"{seed}/{cursor.pool}")
         steps = _pool(rng, phase, tokenizer, batch_tokens, batches_per_step)
         while cursor.step < len(steps):

@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from transformers import GptOssForCausalLM, PreTrainedTokenizerFast
 
 BATCHES_PER_STEP = 2
-_DECAY_START = 0.55
 _WARMUP_STEPS = 100
 _LOG_EVERY = 50
 
@@ -43,7 +42,8 @@ class Recipe:
     """What a run is made of; two runs of one recipe see the same data in the same order."""
 
     seed: int = 0
-    total_tokens: int = 42_000_000
+    total_tokens: int = 26_500_000
+    decay_from: float = 0.8157
     batch_tokens: int = 4096
     lr: float = 3e-3
     weight_decay: float = 0.05
@@ -81,14 +81,19 @@ class Training:
         """The steps' batches from where the run stands."""
         recipe = self.recipe
         return stream(
-            self.tokenizer, recipe.seed, recipe.total_tokens, recipe.batch_tokens, BATCHES_PER_STEP, self.cursor
+            self.tokenizer,
+            recipe.seed,
+            recipe.decay_from * recipe.total_tokens,
+            recipe.batch_tokens,
+            BATCHES_PER_STEP,
+            self.cursor,
         )
 
     def learning_rate(self) -> float:
-        """Linear warm-up by steps; constant; linear decay to zero over the last 45 % of the tokens."""
+        """Linear warm-up by steps; constant; linear decay to zero from the share `decay_from` of the tokens on."""
         progress = self.cursor.tokens / self.recipe.total_tokens
         warm_up = min(1.0, (self.step + 1) / _WARMUP_STEPS)
-        return self.recipe.lr * warm_up * max(0.0, min(1.0, (1 - progress) / (1 - _DECAY_START)))
+        return self.recipe.lr * warm_up * max(0.0, min(1.0, (1 - progress) / (1 - self.recipe.decay_from)))
 
     def update(self, step: list[Batch], rank: int, num_processes: int) -> "Measured":
         """One optimiser step on the batches of all processes; this one computes every num_processes-th."""

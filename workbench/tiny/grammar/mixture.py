@@ -32,7 +32,7 @@ FIRST_PHASE = Phase(
 # More safety, and rules about the requested object and about another one equally often at either level:
 # otherwise which level is present tells enough, and comparing the objects is learned late or not at all.
 SECOND_PHASE = Phase(
-    families=(64, 6, 30),
+    families=(40, 8, 52),
     efforts=(8, 27, 65),
     operands=(6, 22, 30, 22, 20),
     safety_cells=(10, 12, 14, 14, 2, 16, 8, 8, 10, 6),
