@@ -276,7 +276,7 @@ def test_the_mixture_has_its_stated_shares() -> None:
     assert shares["addition"] / len(examples) == pytest.approx(0.81, abs=0.015)
     assert shares["fact"] / len(examples) == pytest.approx(0.05, abs=0.01)
     rng = random.Random(2)
-    for phase, share in ((FIRST_PHASE, 0.14), (SECOND_PHASE, 0.30)):
+    for phase, share in ((FIRST_PHASE, 0.14), (SECOND_PHASE, 0.52)):
         cells = rng.choices(safety.CELLS, phase.safety_cells, k=4000)
         requests = [safety.draw_request(rng, "train", cell) for cell in cells]
         distracted = sum(r.developer is not None and r.developer.target != r.target for r in requests) / 4000

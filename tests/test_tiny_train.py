@@ -127,7 +127,7 @@ def test_rows_are_padded_on_the_right_with_nothing_to_learn() -> None:
 
 
 def test_the_learning_rate_warms_up_stays_and_decays_by_tokens() -> None:
-    training = Training(Recipe(total_tokens=1000))
+    training = Training(Recipe(total_tokens=1000, decay_from=0.55))
     seen = []
     for step, tokens in ((0, 0), (49, 10), (99, 20), (500, 550), (500, 775), (500, 1000)):
         training.step, training.cursor.tokens = step, tokens
