@@ -24,7 +24,7 @@ lint: $(VENV)/installed-test
 	$(BIN)/mypy
 
 model: $(VENV)/installed
-	$(BIN)/python -m workbench.tiny.train
+	$(BIN)/python -m workbench.tiny.train --out runs/tiny --export runs/tiny/weights
 
 bench: $(VENV)/installed-test
 	for file in benchmarks/[a-z]*.py; do $(BIN)/python $$file || exit 1; done
