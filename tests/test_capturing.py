@@ -1,6 +1,5 @@
 """Capture against what transformers itself computes, in float32."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -299,32 +298,6 @@ def test_replay_in_chunks_equals_one_forward(tiny: wb.Model, live: wb.Trace, mon
     for name in whole.captured:
         if whole.array(name).dtype.kind == "f":
             np.testing.assert_allclose(parts.array(name), whole.array(name), rtol=2e-3, atol=2e-3, err_msg=name)
-
-
-@pytest.fixture
-def bypassed(tiny: wb.Model) -> Iterator[wb.Model]:
-    """The embedded model with the forward of native MXFP4 kernels, which never calls the router module."""
-    import torch.nn.functional as F
-
-    def forward(self: Any, hidden: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        rows = hidden.reshape(-1, hidden.shape[-1])
-        logits = F.linear(rows, self.router.weight, self.router.bias)
-        values, indices = logits.topk(self.router.top_k, dim=-1)
-        out = self.experts(rows, indices, values.softmax(-1))
-        return out.reshape(hidden.shape), logits
-
-    for layer in tiny.layers:
-        layer.mlp.forward = forward.__get__(layer.mlp)
-    yield tiny
-    for layer in tiny.layers:
-        del layer.mlp.forward
-
-
-def test_a_forward_that_bypasses_the_router_is_read_from_the_mlp_input(bypassed: wb.Model, live: wb.Trace) -> None:
-    trace = wb.replay(bypassed, live)
-    assert trace.provenance["seams"] == {"router": "mlp_input"}
-    np.testing.assert_array_equal(trace.expert_indices, live.expert_indices)
-    np.testing.assert_allclose(trace.router_logits, live.router_logits, atol=2e-4)
 
 
 def test_a_layer_that_never_runs_is_an_error_that_names_it(tiny: wb.Model) -> None:

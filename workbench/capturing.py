@@ -24,7 +24,7 @@ from workbench.sizing import check_memory
 from workbench.spec import CaptureSpec
 from workbench.trace import Trace
 
-__all__ = ["CaptureSpec", "capture", "replay"]
+__all__ = ["capture", "replay"]
 
 REPLAY_CHUNK = 512
 """Tokens of one teacher-forced forward."""
