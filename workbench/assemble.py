@@ -78,6 +78,7 @@ def _provenance(collector: Collector) -> dict[str, Any]:
         "dtype": model.dtype,
         "device": str(model.device),
         "experts_implementation": getattr(config, "_experts_implementation", None),
+        "expert_parallel": model.expert_parallel,
         "attention_implementation": getattr(config, "_attn_implementation", None),
         "seams": dict(collector.recorder.seams),
         "capture": {k: v if isinstance(v, bool | int) else list(v) for k, v in asdict(spec).items()},

@@ -130,6 +130,11 @@ class Model:
         return str(self.hf.get_input_embeddings().weight.dtype).removeprefix("torch.")
 
     @property
+    def expert_parallel(self) -> int:
+        """Over how many processes the experts are split; 1 when each has them all."""
+        return int(getattr(getattr(self.config, "distributed_config", None), "ep_size", None) or 1)
+
+    @property
     def is_embedded(self) -> bool:
         """Whether this is the embedded model, whose results say nothing about gpt-oss."""
         return self.name == EMBEDDED
@@ -235,6 +240,7 @@ def _wrap(hf: nn.Module, tokenizer: Any) -> Model:
     if tokenizer is None:
         raise ModelError("expected a tokenizer beside a model in memory; pass load(hf_model, tokenizer=...)")
     name = str(getattr(config, "_name_or_path", "")) or type(hf).__name__
+    _check_whole(name, hf, family)
     _check_tokenizer(name, hf, tokenizer)
     return Model(hf.train(False), tokenizer, family, name)
 
@@ -302,6 +308,27 @@ def _check_files(folder: Path) -> None:
                 pass
         except (SafetensorError, OSError) as error:
             raise ModelError(f"{file} is damaged or cut off ({error}). Download or copy it again.") from error
+
+
+def _check_whole(name: str, hf: Any, family: Family) -> None:
+    """Refuse a model of which this process lacks what capture reads between forwards.
+
+    Experts may be split over processes, because the router in front of them is whole in each; so may matrices whose
+    output is gathered. Pipeline stages hold only some layers, and FSDP holds slices of every parameter.
+    """
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return
+    from torch.distributed.tensor import DTensor
+
+    read = [part for part in (family.norm, family.router, family.sinks) if part]
+    split = [n for n, p in hf.named_parameters() if isinstance(p, DTensor) and any(part in n for part in read)]
+    stages = getattr(getattr(hf.config, "distributed_config", None), "pp_size", None) or 1
+    if split or stages > 1:
+        what = f"its layers in {stages} pipeline stages" if stages > 1 else f"parameters such as {split[0]}"
+        raise ModelError(
+            f"{name!r} is split over processes with {what}, so no process can read it. Split only the experts, with "
+            "DistributedConfig(tp_size=N, ep_size=N), or load it whole."
+        )
 
 
 def _check_tokenizer(name: str, hf: Any, tokenizer: Any) -> None:
