@@ -12,7 +12,7 @@ A small trace sends everything at once, so that it steps with no kernel; a large
 Values are sent as they were captured, bit for bit.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -117,6 +117,17 @@ class TraceBlocks:
             raise TraceError(f"expected the key of a block, such as token/router_logits/0, got {key!r}") from error
         return np.ascontiguousarray(for_browser(values)).tobytes()
 
+    def read_all(self, keys: Iterable[Any]) -> tuple[dict[str, bytes], dict[str, str]]:
+        """Return the blocks of keys, and why a key has none."""
+        found: dict[str, bytes] = {}
+        failed: dict[str, str] = {}
+        for key in map(str, keys):
+            try:
+                found[key] = self.read(key)
+            except TraceError as error:
+                failed[key] = str(error)
+        return found, failed
+
     def _cut(self, kind: str, name: str, numbers: list[int]) -> NDArray[Any]:
         match kind, numbers:
             case "all", [] if name in (*WHOLE, "sink_logits"):
@@ -188,6 +199,12 @@ class TraceBlocks:
             ],
             "vocabulary": self._vocabulary(),
         }
+
+    def counts(self) -> dict[str, int]:
+        """Return how many tokens, layers, heads and experts a selection may choose from."""
+        shape = self.shape()
+        named = {"layer": "numLayers", "head": "numHeads", "expert": "numExperts"}
+        return {"token": len(self.trace)} | {name: shape[fact] for name, fact in named.items()}
 
     def shape(self) -> dict[str, int]:
         """Return the numbers of layers, heads, kv heads, experts, experts per token and d_head; 0 where unknown."""

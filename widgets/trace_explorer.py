@@ -5,11 +5,11 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-import anywidget
 import traitlets
 
 from widgets.blocks import PRELOAD_LIMIT_BYTES, TraceBlocks
 from widgets.bundle import bundle
+from widgets.selection import SharedSelection, selection_key
 from widgets.token_notes import TokenNotes, notes_path
 from workbench.trace import Trace, TraceError
 
@@ -18,18 +18,17 @@ __all__ = ["TraceExplorer"]
 FOLDER = Path(__file__).parent
 COLOURS = ("channel", "surprisal", "entropy", "router_entropy", "sink_mass", "expert_weight")
 
-COUNTED = {"layer": "numLayers", "head": "numHeads", "expert": "numExperts"}
 
-
-class TraceExplorer(anywidget.AnyWidget):
+class TraceExplorer(SharedSelection):
     """The main view of a trace.
 
-    Stepping happens in the browser. The selection is shared with Python: ``explorer.token = 12`` moves the view, and
-    ``explorer.observe(callback, "token")`` hears of it.
+    Stepping happens in the browser. The selection is shared with every view of the trace on the page, and with
+    Python: ``explorer.token = 12`` moves the view, and ``explorer.observe(callback, "token")`` hears of it.
 
     Args:
         trace: what to show.
-        token, layer, head, expert: where to start; the first completion token and layer 0 by default.
+        token, layer, head, expert: where to start; by default where the other views of the trace are, else the first
+            completion token and layer 0.
         color_by: what colours the tokens: channel, surprisal, entropy, router_entropy, sink_mass or expert_weight.
         notes_path: where bookmarks and notes are kept; by default beside the file the trace was saved to or opened
             from. Notes already there are shown.
@@ -44,10 +43,6 @@ class TraceExplorer(anywidget.AnyWidget):
     _esm = bundle(FOLDER / "trace_explorer.js")
     _css = FOLDER / "trace_explorer.css"
 
-    token = traitlets.Int(0, help="the selected token, counted from 0").tag(sync=True)
-    layer = traitlets.Int(0, help="the selected layer of the model").tag(sync=True)
-    head = traitlets.Int(0, help="the selected query head").tag(sync=True)
-    expert = traitlets.Int(0, help="the selected expert").tag(sync=True)
     color_by = traitlets.Enum(COLOURS, "channel", help="what colours the tokens").tag(sync=True)
     bookmarks = traitlets.List(traitlets.Int(), help="bookmarked tokens, ascending").tag(sync=True)
     notes = traitlets.Dict(help="token → note").tag(
@@ -64,9 +59,9 @@ class TraceExplorer(anywidget.AnyWidget):
         trace: Trace,
         *,
         token: int | None = None,
-        layer: int = 0,
-        head: int = 0,
-        expert: int = 0,
+        layer: int | None = None,
+        head: int | None = None,
+        expert: int | None = None,
         color_by: str = "channel",
         notes_path: str | PathLike[str] | None = None,
         preload_bytes: int = PRELOAD_LIMIT_BYTES,
@@ -80,17 +75,15 @@ class TraceExplorer(anywidget.AnyWidget):
             raise TraceError("expected a trace with at least one token, got none")
         self.trace = trace
         self._reader = TraceBlocks(trace, preload_bytes)
-        self._shape = self._reader.shape()
         self._notes_path = None if notes_path is None else Path(notes_path)
         kept = self._load_notes()
-        first = min(trace.num_prompt_tokens, len(trace) - 1) if token is None else token
         super().__init__(
+            selection_key([trace]),
+            self._reader.counts(),
+            {"token": token, "layer": layer, "head": head, "expert": expert},
+            {"token": min(trace.num_prompt_tokens, len(trace) - 1)},
             _facts=self._reader.facts(),
             _blocks=self._reader.preload(),
-            token=first,
-            layer=layer,
-            head=head,
-            expert=expert,
             color_by=color_by,
             bookmarks=list(kept.bookmarks),
             notes=kept.notes,
@@ -122,13 +115,7 @@ class TraceExplorer(anywidget.AnyWidget):
             self._save_and_say()
 
     def _send_blocks(self, keys: Iterable[Any]) -> None:
-        found: dict[str, bytes] = {}
-        failed: dict[str, str] = {}
-        for key in keys:
-            try:
-                found[str(key)] = self._reader.read(str(key))
-            except TraceError as error:
-                failed[str(key)] = str(error)
+        found, failed = self._reader.read_all(keys)
         self.send({"blocks": list(found), "failed": failed}, list(found.values()))
 
     def _save_and_say(self) -> None:
@@ -136,14 +123,6 @@ class TraceExplorer(anywidget.AnyWidget):
             self.send({"said": f"saved {self.save_notes()}"})
         except (TraceError, OSError) as error:
             self.send({"said": str(error), "kind": "warning"})
-
-    @traitlets.validate("token", "layer", "head", "expert")
-    def _check_selection(self, proposal: Any) -> int:
-        name, value = proposal["trait"].name, int(proposal["value"])
-        count = len(self.trace) if name == "token" else self._shape[COUNTED[name]]
-        if not 0 <= value < max(1, count):
-            raise traitlets.TraitError(f"expected a {name} within 0–{max(1, count) - 1}, got {value}")
-        return value
 
     @traitlets.validate("bookmarks")
     def _check_bookmarks(self, proposal: Any) -> list[int]:

@@ -10,6 +10,7 @@ import { Notes } from "./notes.js";
 import { Palette, themeName, watchTheme } from "./palette.js";
 import { QUANTITIES, Quantities } from "./quantities.js";
 import { Reading } from "./reading.js";
+import { Selection } from "./selection.js";
 import { Stack } from "./stack.js";
 import { Status } from "./status.js";
 import { h, setData } from "./surface.js";
@@ -18,10 +19,8 @@ import { Transcript } from "./transcript.js";
 import { Wall } from "./wall.js";
 
 const SETTLE_MS = 80;
-const SYNC_DELAY_MS = 60;
 const SAVE_MS = 5000;
 const PLAY_MS = 160;
-const SHARED = { token: "token", layer: "layer", head: "head", expert: "expert", colorBy: "color_by" };
 
 // A selection within the trace, whatever was asked for.
 export function clampSelection(wanted, facts) {
@@ -44,7 +43,11 @@ export class Explorer {
     this.reading = new Reading(this.blocks, this.facts, this.tokens);
     this.quantities = new Quantities(this.reading);
     this.focus = "head";
-    this.selection = this.fromModel();
+    this.selected = new Selection(model, {
+      clamp: (wanted) => clampSelection(wanted, this.facts),
+      moved: () => this.schedule(),
+      own: { colorBy: "color_by" },
+    });
     this.build(el);
     this.adoptTheme();
     this.listen();
@@ -102,8 +105,6 @@ export class Explorer {
       this.adoptTheme();
       this.schedule(true);
     });
-    this.onChange = () => this.adopt();
-    for (const name of Object.values(SHARED)) this.model.on(`change:${name}`, this.onChange);
     this.onNotes = () => {
       this.notes.refresh();
       this.schedule();
@@ -121,13 +122,12 @@ export class Explorer {
     this.stopPlay();
     this.observer.disconnect();
     this.stopTheme();
-    for (const name of Object.values(SHARED)) this.model.off(`change:${name}`, this.onChange);
+    this.selected.close();
     for (const name of ["bookmarks", "notes"]) this.model.off(`change:${name}`, this.onNotes);
     this.model.off("msg:custom", this.onMessage);
     this.blocks.close();
     cancelAnimationFrame(this.pending);
     clearTimeout(this.settleTimer);
-    clearTimeout(this.syncTimer);
     clearTimeout(this.saveTimer);
   }
 
@@ -136,35 +136,16 @@ export class Explorer {
     setData(this.root, "theme", this.palette.name);
   }
 
-  fromModel() {
-    const wanted = Object.fromEntries(Object.entries(SHARED).map(([ours, theirs]) => [ours, this.model.get(theirs)]));
-    return clampSelection(wanted, this.facts);
-  }
-
-  // Python moved the selection. What this view has not told Python yet stands.
-  adopt() {
-    if (this.syncTimer || this.telling) return;
-    this.selection = this.fromModel();
-    this.schedule();
+  get selection() {
+    return this.selected.values;
   }
 
   // Move the selection; `focus` says what [ and ] step from now on.
   select(changes, focus) {
     if (focus) this.focus = focus;
-    this.selection = clampSelection({ ...this.selection, ...changes }, this.facts);
+    this.selected.move(changes);
     if ("colorBy" in changes && changes.colorBy === "expert_weight") this.focus = "expert";
     this.schedule();
-    this.syncTimer ??= setTimeout(() => this.tellPython(), SYNC_DELAY_MS);
-  }
-
-  tellPython() {
-    this.syncTimer = null;
-    this.telling = true; // setting one value announces it before the others are set
-    for (const [ours, theirs] of Object.entries(SHARED)) {
-      if (this.model.get(theirs) !== this.selection[ours]) this.model.set(theirs, this.selection[ours]);
-    }
-    this.telling = false;
-    this.model.save_changes();
   }
 
   step(by) {
@@ -266,7 +247,7 @@ export class Explorer {
     this.wall.draw(this);
     this.axis.describe(this.selection);
     this.stack.describe(this.selection);
-    for (const name of Object.keys(SHARED)) setData(this.root, name, this.selection[name]);
+    for (const name of Object.keys(this.selection)) setData(this.root, name, this.selection[name]);
     this.blocks.flush();
   }
 }
