@@ -6,7 +6,7 @@ import re
 from functools import cache
 from pathlib import Path
 
-__all__ = ["bundle"]
+__all__ = ["bundle", "styles"]
 
 IMPORT = re.compile(r'^import \{(?:(?! as )[^}])*\} from "(\.{1,2}/[\w./-]+)";\n', re.MULTILINE)
 DECLARED = re.compile(r"^(?:export )?(?:async )?(?:function|class|const|let) (\w+)", re.MULTILINE)
@@ -26,6 +26,12 @@ def bundle(entry: Path) -> str:
     _check_names(modules)
     *imported, last = modules.values()
     return "\n".join([*(re.sub(r"^export ", "", source, flags=re.MULTILINE) for source in imported), last])
+
+
+@cache
+def styles(*paths: Path) -> str:
+    """Return style sheets as one, in the order given: a widget has one, and all views share ``view.css``."""
+    return "\n".join(path.read_text(encoding="utf-8") for path in paths)
 
 
 def _collect(path: Path, modules: dict[Path, str]) -> None:

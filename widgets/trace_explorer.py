@@ -8,7 +8,7 @@ from typing import Any
 import traitlets
 
 from widgets.blocks import PRELOAD_LIMIT_BYTES, TraceBlocks
-from widgets.bundle import bundle
+from widgets.bundle import bundle, styles
 from widgets.selection import SharedSelection, selection_key
 from widgets.token_notes import TokenNotes, notes_path
 from workbench.trace import Trace, TraceError
@@ -41,7 +41,7 @@ class TraceExplorer(SharedSelection):
     """
 
     _esm = bundle(FOLDER / "trace_explorer.js")
-    _css = FOLDER / "trace_explorer.css"
+    _css = styles(FOLDER / "view.css", FOLDER / "trace_explorer.css")
 
     color_by = traitlets.Enum(COLOURS, "channel", help="what colours the tokens").tag(sync=True)
     bookmarks = traitlets.List(traitlets.Int(), help="bookmarked tokens, ascending").tag(sync=True)
