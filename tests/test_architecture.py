@@ -121,6 +121,7 @@ def test_trace_and_harmony_stand_alone() -> None:
     assert own("workbench.trace") == {"workbench.labelled"}
     assert foreign("workbench.trace") == foreign("workbench.labelled") == {"numpy"}
     assert own("workbench.trace_file") <= {"workbench.trace", "workbench.labelled"}
+    assert own("workbench.store") == {"workbench.trace", "workbench.trace_file"}
 
 
 def test_capture_knows_nothing_downstream() -> None:
@@ -132,7 +133,7 @@ def test_capture_knows_nothing_downstream() -> None:
 @pytest.mark.parametrize("name", of("workbench.analysis"))
 def test_analysis_is_arrays_in_labelled_arrays_out(name: str) -> None:
     assert own(name) <= {"workbench.trace", "workbench.labelled", *of("workbench.analysis")}
-    assert foreign(name) <= {"numpy", "scipy"}
+    assert foreign(name) <= {"numpy", "scipy", "tqdm"}
 
 
 @pytest.mark.parametrize("name", of("widgets"))
@@ -143,7 +144,7 @@ def test_widgets_are_handed_what_they_show(name: str) -> None:
 
 
 def test_a_trace_opens_without_the_models_side() -> None:
-    for name in ("workbench.trace_file", "workbench.harmony", *of("workbench.analysis")):
+    for name in ("workbench.store", "workbench.harmony", *of("workbench.analysis")):
         assert not reached(name) & HEAVY, name
 
 
@@ -184,7 +185,8 @@ def loaded_by(code: str) -> set[str]:
 
 
 def test_import_workbench_is_light() -> None:
-    heavy = HEAVY | {"numpy", "scipy", "plotly", "IPython", "ipywidgets", "anywidget", "jinja2", "safetensors", "tqdm"}
+    heavy = HEAVY | {"numpy", "scipy", "numba", "plotly", "IPython", "ipywidgets", "anywidget", "jinja2"}
+    heavy |= {"safetensors", "tqdm"}
     assert not loaded_by("import workbench") & heavy
 
 
@@ -197,7 +199,14 @@ def test_opening_a_trace_needs_no_torch() -> None:
 
 @pytest.mark.parametrize("name", of("widgets"))
 def test_importing_a_widget_needs_no_torch(name: str) -> None:
-    assert not loaded_by(f"import {name}") & HEAVY
+    assert not loaded_by(f"import {name}") & (HEAVY | {"numba"})
+
+
+def test_the_compiler_is_loaded_by_the_first_count() -> None:
+    modules = ", ".join(of("workbench.analysis"))
+    assert not loaded_by(f"import {modules}") & {"numba"}
+    count = "import numpy as n; from workbench.analysis.counting import add_load; x = n.zeros((1, 1), 'i8')"
+    assert "numba" in loaded_by(f"{count}; add_load(n.zeros((2, 1, 1), 'u1'), x); assert x == 2")
 
 
 def test_public_names() -> None:

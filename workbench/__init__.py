@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from workbench.shards import recover
     from workbench.sizing import estimate
     from workbench.spec import CaptureSpec
+    from workbench.store import TraceStore
     from workbench.trace import Span, Trace, TraceError
     from workbench.trace_file import open_trace
 
@@ -23,6 +24,7 @@ __all__ = [
     "Span",
     "Trace",
     "TraceError",
+    "TraceStore",
     "capture",
     "estimate",
     "load",
@@ -43,6 +45,7 @@ _HOME = {
     "Span": "trace",
     "Trace": "trace",
     "TraceError": "trace",
+    "TraceStore": "store",
     "capture": "capturing",
     "estimate": "sizing",
     "load": "model",
