@@ -14,7 +14,7 @@ from workbench.analysis.counting import add_load
 from workbench.labelled import Labelled, TraceError, ranges
 from workbench.trace import DIMS, Trace
 
-__all__ = ["TokenRows", "TokenSet", "Traces"]
+__all__ = ["TokenRows", "TokenSet", "Traces", "content_stop"]
 
 Phase = Literal["completion", "prompt", "all"]
 _PHASES = {"completion": "completion tokens", "prompt": "prompt tokens", "all": "prompt and completion tokens"}
@@ -190,7 +190,7 @@ class TokenSet:
         if self.channel is None and self.role is None:
             return [(low, high)] if low < high else []
         chosen = (
-            (max(low, m.content_start), min(high, _content_stop(trace, m.content_start, m.stop)))
+            (max(low, m.content_start), min(high, content_stop(trace, m.content_start, m.stop)))
             for m in trace.messages
             if self.channel in (None, m.channel) and self.role in (None, m.role)
         )
@@ -276,7 +276,7 @@ def _num_experts(trace: Trace, at: int) -> int:
     )
 
 
-def _content_stop(trace: Trace, start: int, stop: int) -> int:
+def content_stop(trace: Trace, start: int, stop: int) -> int:
     """Return where a message's content ends: before its closing token."""
     while stop > start and trace.is_special(stop - 1):
         stop -= 1
