@@ -213,7 +213,7 @@ def test_damage_of_one_token_is_found_when_it_is_read(tiny: wb.Model) -> None:
     """The self-check reads another token and passes."""
     model = nan_at(tiny, "model.embed_tokens.weight", (77, 5))
     assert len(wb.replay(model, [4, 5, 6])) == 3
-    with pytest.raises(wb.ModelError, match=r"^the output of the final norm for a token from 0 to 3 is not finite"):
+    with pytest.raises(wb.ModelError, match=r"^the output of the final norm for token 0 is not finite"):
         wb.replay(model, [4, 5, 77, 6])
 
 
@@ -222,6 +222,6 @@ def test_damage_of_one_token_while_generating(tiny: wb.Model, temperature: float
     question = "47+85=?"
     token = tiny.tokenizer.encode(question, add_special_tokens=False)[0]
     model = nan_at(tiny, "model.embed_tokens.weight", (token, 5))
-    with pytest.raises(wb.ModelError, match=r"^the output of the final norm for a token from 0 to \d+ is not finite"):
+    with pytest.raises(wb.ModelError, match=r"^the output of the final norm for token 0 is not finite"):
         wb.capture(model, question, temperature=temperature, max_new_tokens=3)
     assert not any(module._forward_hooks for module in model.hf.modules())

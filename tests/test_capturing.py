@@ -8,7 +8,7 @@ import torch
 from transformers import DynamicCache
 
 import workbench as wb
-from workbench.rollout import FLUSH_EVERY
+from workbench.ring import STRETCH_ROWS
 
 QUESTION = "47+85=?"
 
@@ -16,7 +16,7 @@ QUESTION = "47+85=?"
 @pytest.fixture(scope="module")
 def live(tiny: wb.Model) -> wb.Trace:
     trace = wb.capture(tiny, QUESTION, effort="high", temperature=0)
-    assert len(trace) - trace.num_prompt_tokens > FLUSH_EVERY // 2
+    assert len(trace) - trace.num_prompt_tokens > STRETCH_ROWS // 2
     return trace
 
 
@@ -24,7 +24,7 @@ def live(tiny: wb.Model) -> wb.Trace:
 def odd_trace(odd: wb.Model) -> wb.Trace:
     """More completion tokens than two collections hold, from a random model with unequal sizes."""
     return wb.capture(
-        odd, QUESTION, max_new_tokens=2 * FLUSH_EVERY + 11, seed=5, capture=wb.CaptureSpec(residual=True, top=4)
+        odd, QUESTION, max_new_tokens=2 * STRETCH_ROWS + 11, seed=5, capture=wb.CaptureSpec(residual=True, top=4)
     )
 
 

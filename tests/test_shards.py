@@ -14,7 +14,7 @@ import pytest
 
 import workbench as wb
 from workbench import shards
-from workbench.rollout import FLUSH_EVERY
+from workbench.ring import STRETCH_ROWS, STRETCHES
 
 QUESTION = "91+40+98+66=?"
 
@@ -25,7 +25,7 @@ def capture_to(path: Path, model: wb.Model, new_tokens: int, **options: Any) -> 
 
 @pytest.fixture(scope="module")
 def whole(odd: wb.Model, tmp_path_factory: pytest.TempPathFactory) -> wb.Trace:
-    return capture_to(tmp_path_factory.mktemp("whole") / "t.safetensors", odd, 3 * FLUSH_EVERY + 5)
+    return capture_to(tmp_path_factory.mktemp("whole") / "t.safetensors", odd, 3 * STRETCH_ROWS + 5)
 
 
 def assert_beginning(part: wb.Trace, whole: wb.Trace) -> None:
@@ -49,7 +49,7 @@ def test_shards_hold_every_collected_row_as_it_goes(odd: wb.Model, whole: wb.Tra
 
     def fail_late(_token: int) -> bool:
         counts.append(1)
-        if len(counts) == 2 * FLUSH_EVERY + 9:
+        if len(counts) == 2 * STRETCH_ROWS + 9:
             raise RuntimeError("late")
         return False
 
@@ -57,9 +57,9 @@ def test_shards_hold_every_collected_row_as_it_goes(odd: wb.Model, whole: wb.Tra
         capture_to(tmp_path / "t.safetensors", odd, 400, on_token=fail_late)
     assert not (tmp_path / "t.safetensors").exists()
     part = wb.recover(tmp_path / "t.safetensors.shards")
-    assert len(part) == part.num_prompt_tokens + 2 * FLUSH_EVERY - 1
+    assert len(part) == part.num_prompt_tokens + 2 * STRETCH_ROWS + 8, "an error loses nothing that was read"
     assert part.num_prompt_tokens == whole.num_prompt_tokens
-    assert part.meta["truncated"] == f"recovered after {2 * FLUSH_EVERY - 1} tokens"
+    assert part.meta["truncated"] == f"recovered after {2 * STRETCH_ROWS + 8} tokens"
     assert_beginning(part, whole)
     assert part.text() == whole.text(0, len(part))
     assert part.messages[:2] == whole.messages[:2]
@@ -72,7 +72,7 @@ def test_shards_hold_every_collected_row_as_it_goes(odd: wb.Model, whole: wb.Tra
 def test_one_shard_opens_but_gives_no_attention(odd: wb.Model, tmp_path: Path) -> None:
     def fail(token: int, seen: list[int] = []) -> bool:  # noqa: B006
         seen.append(token)
-        if len(seen) == FLUSH_EVERY + 1:
+        if len(seen) == STRETCH_ROWS + 1:
             raise RuntimeError("late")
         return False
 
@@ -184,36 +184,28 @@ def test_a_shard_that_cannot_be_written_stops_the_capture(odd: wb.Model, tmp_pat
     monkeypatch.setattr(shards, "save_trace", full)
     with pytest.raises(wb.TraceError, match=r"shard 2 of .* could not be written: .*No space left.* The 2 before it"):
         capture_to(tmp_path / "t.safetensors", odd, 460)
-    assert len(wb.recover(tmp_path / "t.safetensors.shards")) > 2 * FLUSH_EVERY
+    assert len(wb.recover(tmp_path / "t.safetensors.shards")) == 2 * STRETCH_ROWS
 
 
 def test_a_slow_disk_makes_generation_wait_not_memory_grow(odd: wb.Model, tmp_path: Path, monkeypatch: Any) -> None:
-    waiting: list[int] = []
+    written = [0]
+    ahead: list[int] = []
+    prompt = len(wb.capture(odd, QUESTION, max_new_tokens=1)) - 1
 
     def slow(trace: wb.Trace, path: Path, **options: Any) -> None:
-        deadline = time.monotonic() + 60
-        while not waiting and writer_queue_length() < shards.WAITING_SHARDS and time.monotonic() < deadline:
-            time.sleep(0.01)
-        waiting.append(writer_queue_length())
+        time.sleep(0.05)
         save(trace, path, **options)
+        written[0] += len(trace)
 
-    def writer_queue_length() -> int:
-        return made[0]._queue.qsize()
-
-    made: list[shards.ShardWriter] = []
-    enter = shards.ShardWriter.__enter__
-
-    def note(self: shards.ShardWriter) -> shards.ShardWriter:
-        made.append(self)
-        return enter(self)
+    def watch(_token: int) -> bool:
+        ahead.append(prompt + len(ahead) - written[0])
+        return False
 
     save = shards.save_trace
     monkeypatch.setattr(shards, "save_trace", slow)
-    monkeypatch.setattr(shards.ShardWriter, "__enter__", note)
-    monkeypatch.setattr("workbench.rollout.FLUSH_EVERY", 4)
-    trace = capture_to(tmp_path / "t.safetensors", odd, 60)
-    assert max(waiting) == shards.WAITING_SHARDS
-    assert len(waiting) == 16
+    monkeypatch.setattr("workbench.collect.STRETCH_ROWS", 4)
+    trace = capture_to(tmp_path / "t.safetensors", odd, 60, on_token=watch)
+    assert 2 * 4 <= max(ahead[8:]) <= STRETCHES * 4
     assert len(wb.open_trace(tmp_path / "t.safetensors")) == len(trace)
 
 
@@ -230,7 +222,7 @@ def test_a_file_that_was_being_written_is_not_taken_for_a_shard(odd: wb.Model, t
 def test_a_missing_shard_is_named(odd: wb.Model, tmp_path: Path) -> None:
     def fail(token: int, seen: list[int] = []) -> bool:  # noqa: B006
         seen.append(token)
-        if len(seen) == 3 * FLUSH_EVERY + 1:
+        if len(seen) == 3 * STRETCH_ROWS + 1:
             raise RuntimeError("late")
         return False
 

@@ -1,5 +1,8 @@
 """Estimates against published numbers, and against the arrays a capture really makes."""
 
+import shutil
+from pathlib import Path
+
 import psutil
 import pytest
 
@@ -64,6 +67,28 @@ def test_what_does_not_fit_is_refused_before_it_starts(odd: wb.Model, monkeypatc
     with pytest.raises(wb.ModelError, match=text):
         wb.capture(odd, "1+1=?")
     assert _token_limit(odd, 10, None) == 590
+
+
+def test_a_full_disk_is_refused_before_it_starts(
+    odd: wb.Model, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    class Disk:
+        free = 100_000
+
+    asked: list[Path] = []
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: asked.append(folder) or Disk)
+    with pytest.raises(
+        wb.ModelError, match=r"would take .* of the disk of .*t\.safetensors, 100 kB are free\. Largest"
+    ):
+        wb.capture(odd, "1+1=?", path=tmp_path / "not there yet" / "t.safetensors")
+    assert asked == [tmp_path], "the folder that exists above it"
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_full_gpu_is_refused_before_it_starts(odd: wb.Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("workbench.sizing.free_device_memory", lambda _device: 50_000)
+    with pytest.raises(wb.ModelError, match=r"would take .* of the memory of cpu, 50 kB are free\. Largest: queries"):
+        wb.capture(odd, "1+1=?")
 
 
 def test_sizes_are_written_in_decimal_units() -> None:

@@ -20,7 +20,7 @@ from workbench.model import Model
 from workbench.rollout import Rollout, forward
 from workbench.routing_replay import forced_routing, routing_agreement
 from workbench.shards import ShardWriter, remove_shards
-from workbench.sizing import check_memory
+from workbench.sizing import check_room
 from workbench.spec import CaptureSpec
 from workbench.trace import Trace
 
@@ -85,7 +85,7 @@ def capture(
     limit = _token_limit(model, len(prompt), max_new_tokens)
     if not (math.isfinite(temperature) and temperature >= 0):
         raise ModelError(f"expected a temperature of 0 (greedy) or more, got {temperature}")
-    check_memory(model, spec, len(prompt) + limit)
+    check_room(model, spec, len(prompt) + limit, path)
     question = _question(conversation)
     display = _live_view(question) if show else None
     run = Rollout(model, prompt, limit, temperature, seed, _listener(model, prompt, display, on_token))
@@ -98,7 +98,7 @@ def capture(
     with attach(model, spec.plan(model)) as recorder, torch.no_grad(), _finishing(display, run):
         collector = Collector(model, spec, recorder)
         meta = describe(collector, len(prompt), "live", facts)
-        with ShardWriter(path, collector, meta) if path else nullcontext():
+        with ShardWriter(path, collector, meta) if path else nullcontext(), collector:
             run.go(collector)
     meta["truncated"] = run.ended
     meta["provenance"]["seconds"] = time.monotonic() - started
@@ -150,7 +150,7 @@ def replay(
     spec = capture or CaptureSpec()
     token_ids, question, effort = _read_transcript(model, transcript, effort)
     _check_token_ids(model, token_ids)
-    check_memory(model, spec, len(token_ids))
+    check_room(model, spec, len(token_ids))
     if num_prompt_tokens is None:
         num_prompt_tokens = (
             transcript.num_prompt_tokens if isinstance(transcript, Trace) else _prompt_length(model, token_ids)
@@ -161,11 +161,12 @@ def replay(
     started = time.monotonic()
     # The forcing hooks come last, after the self-check, so the recorder reads the choice the router itself made.
     with attach(model, spec.plan(model)) as recorder, torch.no_grad(), forcing:
-        collector = Collector(model, spec, recorder)
         cache = DynamicCache(config=model.config)
-        for start in tqdm(range(0, len(token_ids), REPLAY_CHUNK), "replay", delay=2, leave=False):
-            forward(model, token_ids[start : start + REPLAY_CHUNK], cache)
-            collector.flush(token_ids)
+        with Collector(model, spec, recorder) as collector:
+            for start in tqdm(range(0, len(token_ids), REPLAY_CHUNK), "replay", delay=2, leave=False):
+                forward(model, token_ids[start : start + REPLAY_CHUNK], cache)
+                collector.collect(token_ids)
+            collector.finish(token_ids)
     facts = {"question": question, "effort": effort, "seconds": time.monotonic() - started}
     facts |= {"routing": "forced"} if force_routing else {}
     trace = assemble(collector, describe(collector, num_prompt_tokens, "replay", facts))

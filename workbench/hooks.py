@@ -17,12 +17,15 @@ from torch.utils.hooks import RemovableHandle
 from workbench.families import ModelError
 from workbench.model import Model
 
-__all__ = ["FINAL", "WHOLE", "HookPlan", "Recorder", "attach", "not_finite"]
+__all__ = ["FINAL", "WHOLE", "Forward", "HookPlan", "Recorder", "attach", "not_finite"]
 
 Key = tuple[str, int]
 """A hook point and its layer; points of the whole model have layer -1."""
 
 WHOLE = -1
+
+Forward = dict[Key, list[Tensor]]
+"""What one forward showed at each hook point."""
 
 
 @dataclass(frozen=True)
@@ -34,40 +37,58 @@ class HookPlan:
     residual: Sequence[int] = ()
     """layers whose output, resid_post, is read"""
 
+    def points(self) -> dict[str, tuple[int, ...]]:
+        """Return hook point → the layers it is read in; `WHOLE` for points of the whole model."""
+        rotary = (WHOLE,) if self.attention else ()
+        found = {
+            "final": (WHOLE,),
+            "logits": (WHOLE,),
+            **dict.fromkeys(("router_logits", "expert_indices", "expert_weights"), tuple(self.router)),
+            **dict.fromkeys(("queries", "keys"), tuple(self.attention)),
+            **dict.fromkeys(("rotary_cos", "rotary_sin"), rotary),
+            "residual": tuple(self.residual),
+        }
+        return {point: layers for point, layers in found.items() if layers}
+
     def keys(self) -> set[Key]:
-        """Return every hook point that must fire once per forward."""
-        found = {("final", WHOLE), ("logits", WHOLE)}
-        for layer in self.router:
-            found |= {("router_logits", layer), ("expert_indices", layer), ("expert_weights", layer)}
-        for layer in self.attention:
-            found |= {("queries", layer), ("keys", layer)}
-        if self.attention:
-            found |= {("rotary_cos", WHOLE), ("rotary_sin", WHOLE)}
-        return found | {("residual", layer) for layer in self.residual}
+        """Return every hook point and layer that must fire once per forward."""
+        return {(point, layer) for point, layers in self.points().items() for layer in layers}
 
 
 @dataclass
 class Recorder:
-    """What the hook points saw since the last `take`: references, one per forward, rows first.
+    """References to what the hook points saw.
 
-    Every tensor kept is [token, width] (``rotary_*``: [token, d_head / 2]).
+    Every tensor kept is [token, width] (``rotary_*``: [token, d_head / 2]); a list, because the self-check counts.
     """
 
-    seen: dict[Key, list[Tensor]] = field(default_factory=dict)
-    paused: bool = False
     seams: dict[str, str] = field(default_factory=dict)
     """hook point → where it was found, for the provenance"""
+    forwards: dict[int, Forward] = field(default_factory=dict)
+    """completed forwards that nobody has collected yet, numbered from 1 in the order they ran"""
+    _seen: Forward = field(default_factory=dict)
+    _number: int = 0
+    _paused: bool = False
 
     def keep(self, point: str, layer: int, tensor: Tensor) -> None:
         """Keep a reference to the rows of a tensor [row, width] or [batch, row, …]."""
-        if not self.paused:
-            rows = tensor.detach() if tensor.ndim == 2 else tensor.detach().flatten(0, 1).flatten(1)
-            self.seen.setdefault((point, layer), []).append(rows)
+        if self._paused:
+            return
+        rows = tensor.detach() if tensor.ndim == 2 else tensor.detach().flatten(0, 1).flatten(1)
+        self._seen.setdefault((point, layer), []).append(rows)
+        if point == "logits":  # the last to fire; an interrupted forward never gets here
+            self._number += 1
+            self.forwards[self._number] = self._seen
+            self._seen = {}
 
-    def take(self) -> dict[Key, list[Tensor]]:
-        """Return what was seen and start afresh."""
-        seen, self.seen = self.seen, {}
-        return seen
+    @contextmanager
+    def pause(self) -> Iterator[None]:
+        """Keep nothing inside, where the model's modules are called for other ends."""
+        self._paused = True
+        try:
+            yield
+        finally:
+            self._paused = False
 
 
 @contextmanager
@@ -178,7 +199,7 @@ def _self_check(model: Model, plan: HookPlan, recorder: Recorder) -> str | None:
     token = torch.zeros((1, 1), dtype=torch.long, device=model.device)
     with torch.no_grad():
         model.hf(input_ids=token, use_cache=False)
-    seen = recorder.take()
+    seen = recorder.forwards.popitem()[1] if recorder.forwards else {}
     expected_width = _widths(model)
     for point, layer in sorted(plan.keys()):
         where = point if layer == WHOLE else f"{point} of layer {layer}"
@@ -194,7 +215,7 @@ def _self_check(model: Model, plan: HookPlan, recorder: Recorder) -> str | None:
     return None
 
 
-def _refuse_not_finite(model: Model, seen: dict[Key, list[Tensor]]) -> None:
+def _refuse_not_finite(model: Model, seen: Forward) -> None:
     """Raise `ModelError` at the first layer whose router, or at the final norm, where a number is NaN or infinite."""
     router = sorted(key for key in seen if key[0] == "router_logits")
     for point, layer in [*router, ("final", WHOLE)]:

@@ -13,9 +13,6 @@ from workbench.model import Model
 
 __all__ = ["Rollout", "forward"]
 
-FLUSH_EVERY = 64
-"""Forwards between two collections; the hooks hold references for at most that many tokens."""
-
 
 class Rollout(StoppingCriteria):
     """One run of transformers' ``generate``, watched from its stopping criterion after every token."""
@@ -46,21 +43,22 @@ class Rollout(StoppingCriteria):
             with tqdm(total=self.limit, desc="capture", unit="token", delay=2, leave=False) as self._progress:
                 self._generate(cache)
             forward(self.model, self.token_ids[-1:], cache)
-            collector.flush(self.token_ids)
+            collector.finish(self.token_ids)
         except KeyboardInterrupt:
             self._keep_what_is_done(collector)
-        except RuntimeError:
-            collector.check()  # where sampling failed for NaN, this says so
+        except Exception:
+            # What was read is kept, on disk too; and where sampling failed for NaN, this says so.
+            collector.finish(self.token_ids)
             raise
 
     def __call__(self, input_ids: Tensor, scores: Any, **kwargs: Any) -> Tensor:
-        """Note the new token; collect now and then; say whether to stop."""
+        """Note the new token; collect what it brought; say whether to stop."""
         token = int(input_ids[0, -1])
         self.token_ids.append(token)
         self._progress.update()
         new = len(self.token_ids) - len(self.prompt)
-        if self._collector is not None and new % FLUSH_EVERY == 0:
-            self._collector.flush(self.token_ids)
+        if self._collector is not None:
+            self._collector.collect(self.token_ids)
         stop = self.listener(token)
         if stop:
             self.ended = f"stopped after {new} tokens"
@@ -97,7 +95,7 @@ class Rollout(StoppingCriteria):
         )
 
     def _keep_what_is_done(self, collector: Collector) -> None:
-        collector.flush(self.token_ids)
+        collector.finish(self.token_ids)
         if collector.rows <= len(self.prompt):
             raise KeyboardInterrupt("interrupted before the first token was captured")
         # A token without a row of its own is dropped: every array has one row per token.

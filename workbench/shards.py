@@ -4,9 +4,7 @@ A shard is a trace file of its own rows. Its metadata has, under ``shard``, wher
 Renaming makes a shard appear whole or not at all; a file that was being written keeps a name that no reader takes.
 """
 
-import queue
 import shutil
-import threading
 from collections.abc import Mapping
 from dataclasses import asdict
 from os import PathLike
@@ -24,9 +22,6 @@ from workbench.trace_file import open_trace, save_trace
 
 __all__ = ["ShardWriter", "recover", "remove_shards", "shard_folder"]
 
-WAITING_SHARDS = 4
-"""Stretches that may wait for a slow disk before generation waits too."""
-
 Arrays = dict[str, NDArray[Any]]
 
 
@@ -41,16 +36,16 @@ def remove_shards(path: str | PathLike[str]) -> None:
 
 
 class ShardWriter:
-    """Writes what a `Collector` collects, in a thread of its own, while used as a context.
+    """Writes each stretch of rows that a `Collector` collects to a file of its own, while used as a context.
 
     Args:
         path: the trace's file; the shards go into the folder beside it.
-        collector: whose rows are kept.
+        collector: whose rows are kept; it calls `write` in its writer thread.
         meta: the trace's metadata as far as it is known.
 
     Raises:
-        TraceError: on entering, if the folder cannot be made or holds an unfinished capture; later, in the thread
-            that generates, if a shard cannot be written. The shards before it are good.
+        TraceError: on entering, if the folder cannot be made or holds an unfinished capture; later, through the
+            collector, if a shard cannot be written. The shards before it are good.
     """
 
     def __init__(self, path: str | PathLike[str], collector: Collector, meta: Mapping[str, Any]) -> None:
@@ -59,13 +54,10 @@ class ShardWriter:
         self._collector, self._meta = collector, meta
         self._vocabulary = Vocabulary(collector.model.tokenizer)
         self._parser = harmony.HarmonyParser(collector.model.tokenizer)
-        self._queue: queue.Queue[Arrays | None] = queue.Queue(WAITING_SHARDS)
-        self._failure: BaseException | None = None
         self._count = self._start = 0
-        self._thread = threading.Thread(target=self._work, name="shard writer", daemon=True)
 
     def __enter__(self) -> Self:
-        """Make the folder and start the thread."""
+        """Make the folder and listen to the collector."""
         if self.folder.exists() and any(self.folder.iterdir()):
             raise TraceError(
                 f"{self.folder} holds a capture that did not finish. Open it with wb.recover({str(self.folder)!r}), "
@@ -75,37 +67,22 @@ class ShardWriter:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise TraceError(f"cannot make the folder {self.folder} for unfinished captures: {error}") from error
-        self._thread.start()
-        self._collector.on_rows = self.put
+        self._collector.on_rows = self.write
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        """Write what waits and end the thread; report its failure unless something else is being reported already."""
+    def __exit__(self, *_: object) -> None:
+        """Listen no longer."""
         self._collector.on_rows = None
-        self._queue.put(None)
-        self._thread.join()
-        if kind is None:
-            self._raise_failure()
 
-    def put(self, arrays: Arrays) -> None:
-        """Hand over a stretch of rows. Raises `TraceError` if an earlier one could not be written."""
-        self._raise_failure()
-        self._queue.put(arrays)
-
-    def _work(self) -> None:
-        while (arrays := self._queue.get()) is not None:
-            if self._failure is None:
-                try:
-                    self._write(arrays)
-                except BaseException as error:  # handed to the thread that generates
-                    self._failure = error
-
-    def _raise_failure(self) -> None:
-        if self._failure is not None:
+    def write(self, arrays: Arrays) -> None:
+        """Write a stretch of rows as the next shard. Raises `TraceError` if it cannot."""
+        try:
+            self._write(arrays)
+        except (TraceError, OSError) as error:
             raise TraceError(
-                f"shard {self._count} of {self.folder} could not be written: {self._failure} "
+                f"shard {self._count} of {self.folder} could not be written: {error} "
                 f"The {self._count} before it are good: wb.recover({str(self.folder)!r})."
-            ) from self._failure
+            ) from error
 
     def _write(self, arrays: Arrays) -> None:
         for token in arrays["token_ids"].tolist():

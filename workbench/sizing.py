@@ -1,7 +1,10 @@
 """What a capture takes: bytes of weights, KV cache and every captured array, from the configuration alone."""
 
+import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -9,10 +12,10 @@ import torch
 
 from workbench.families import ModelError, family_of
 from workbench.model import Model, published_config
-from workbench.rollout import FLUSH_EVERY
+from workbench.ring import STRETCH_ROWS, STRETCHES
 from workbench.spec import CaptureSpec
 
-__all__ = ["Estimate", "capture_bytes", "check_memory", "estimate"]
+__all__ = ["Estimate", "capture_bytes", "check_room", "estimate", "free_device_memory"]
 
 MXFP4_BITS = 4.25
 """4-bit values and an 8-bit scale for every 32 of them (OCP Microscaling v1.0)."""
@@ -27,7 +30,7 @@ class Estimate:
         tokens: how long the rollout is.
         weights: on the device.
         kv_cache: on the device; sliding layers keep their window only.
-        in_flight: on the device: what the hooks hold between two collections, and the keys kept for the log-sum-exp.
+        in_flight: on the device: the stretches of rows on their way to the host, and the keys kept for the log-sum-exp.
         arrays: array name → bytes in host memory, and in the file.
         device_memory: what was given to compare with, or None.
     """
@@ -127,18 +130,48 @@ def capture_bytes(model: Model, spec: CaptureSpec, tokens: int) -> dict[str, int
     return {name: tokens * count for name, count in per_token.items() if name in wanted and count}
 
 
-def check_memory(model: Model, spec: CaptureSpec, tokens: int) -> None:
-    """Refuse a capture that host memory does not hold. Raises `ModelError` with the numbers and what to drop."""
+def check_room(model: Model, spec: CaptureSpec, tokens: int, path: str | PathLike[str] | None = None) -> None:
+    """Refuse a capture that the device, host memory or the disk does not hold.
+
+    Args:
+        model: to capture.
+        spec: what to capture.
+        tokens: prompt and completion.
+        path: where the trace will be saved, or None. While it is saved, its shards are still there: twice the bytes.
+
+    Raises:
+        ModelError: with what is needed, what is free, and what to drop.
+    """
     arrays = capture_bytes(model, spec, tokens)
-    need, free = sum(arrays.values()), psutil.virtual_memory().available
-    if need <= free:
-        return
-    largest = sorted(arrays, key=arrays.__getitem__, reverse=True)[:3]
-    raise ModelError(
-        f"capturing {tokens:,} tokens would take {size(need)} of host memory, {size(free)} are free. Largest: "
-        + ", ".join(f"{name} {size(arrays[name])}" for name in largest)
-        + ". Lower max_new_tokens, or capture fewer layers, e.g. capture=CaptureSpec(attention=[0])."
-    )
+    needs = [("host memory", sum(arrays.values()), psutil.virtual_memory().available)]
+    if path is not None:
+        needs.append((f"the disk of {path}", 2 * sum(arrays.values()), _free_disk(path)))
+    if (free := free_device_memory(model.device)) is not None:
+        beside_weights = _kv_bytes(model, tokens) + _in_flight_bytes(model, spec, tokens)
+        needs.append((f"the memory of {model.device}", beside_weights, free))
+    for where, need, there in needs:
+        if need > there:
+            largest = sorted(arrays, key=arrays.__getitem__, reverse=True)[:3]
+            raise ModelError(
+                f"capturing {tokens:,} tokens would take {size(need)} of {where}, {size(there)} are free. Largest: "
+                + ", ".join(f"{name} {size(arrays[name])}" for name in largest)
+                + ". Lower max_new_tokens, or capture fewer layers, e.g. capture=CaptureSpec(attention=[0])."
+            )
+
+
+def free_device_memory(device: torch.device) -> int | None:
+    """Return the bytes an accelerator can still give, cached ones included; None for the CPU."""
+    if device.type != "cuda":
+        return None
+    cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return int(torch.cuda.mem_get_info(device)[0] + cached)
+
+
+def _free_disk(path: str | PathLike[str]) -> int:
+    folder = Path(path).absolute().parent
+    while not folder.exists():
+        folder = folder.parent
+    return shutil.disk_usage(folder).free
 
 
 def size(count: float) -> str:
@@ -185,11 +218,17 @@ def _kv_bytes(model: Model, tokens: int) -> int:
 
 
 def _in_flight_bytes(model: Model, spec: CaptureSpec, tokens: int) -> int:
-    plan = spec.plan(model)
-    one_flush = sum(capture_bytes(model, spec, min(tokens, FLUSH_EVERY)).values())
-    logits = min(tokens, FLUSH_EVERY) * int(model.config.vocab_size) * model.item_size
-    keys = model.num_kv_heads * model.d_head * model.item_size
-    return one_flush + logits + keys * sum(_kept([model.windows[i] for i in plan.attention], tokens))
+    """Return the bytes of all stretches, of describing one of them, and of the keys kept for the log-sum-exp."""
+    plan, item, rows = spec.plan(model), model.item_size, min(tokens, STRETCH_ROWS)
+    logits = int(model.config.vocab_size)
+    read = len(plan.router) * (model.top_k * (8 + item) + model.num_experts * item)
+    read += len(plan.attention) * (model.num_heads + model.num_kv_heads) * model.d_head * item
+    read += (len(plan.residual) + 1) * model.d_model * item + logits * item
+    made = sum(capture_bytes(model, spec, 1).values())
+    softmax = 3 * 4 * logits  # float32 log-probabilities, probabilities and entropy terms of one stretch
+    keys = model.num_kv_heads * model.d_head * item
+    kept = keys * sum(_kept([model.windows[i] for i in plan.attention], tokens))
+    return STRETCHES * rows * (read + made) + rows * softmax + kept
 
 
 def _kept(windows: Iterable[int | None], tokens: int) -> list[int]:
