@@ -126,7 +126,7 @@ class Collector:
             self._stack(tensors, self._stretch.rows(point, place, count, shape, first.dtype))
 
     def _stack(self, tensors: list[Tensor], buffer: Tensor) -> None:
-        """Copy [row, width] of each layer into a buffer [row, layer, width], or of the whole model into [row, width]."""
+        """Copy [row, width] of each layer into [row, layer, width], or of the whole model into [row, width]."""
         if self._is_spread:
             tensors = [tensor.to(buffer.device, non_blocking=True) for tensor in tensors]
         if buffer.ndim == 2:

@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -87,9 +86,7 @@ def _attention(model: Model, plan: HookPlan, seen: Seen, past: Past) -> tuple[di
     cos, sin = seen["rotary_cos"][None], seen["rotary_sin"][None]
     rotate = _rotary_function(model)
     q, k = (
-        seen[name]
-        .view(*seen[name].shape[:2], -1, model.d_head)
-        .permute(1, 2, 0, 3)  # layers stand where a batch would
+        seen[name].view(*seen[name].shape[:2], -1, model.d_head).permute(1, 2, 0, 3)  # layers in the place of a batch
         for name in ("queries", "keys")
     )
     q, k = rotate(q, k, cos, sin)

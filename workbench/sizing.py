@@ -30,7 +30,7 @@ class Estimate:
         tokens: how long the rollout is.
         weights: on the device.
         kv_cache: on the device; sliding layers keep their window only.
-        in_flight: on the device: the stretches of rows on their way to the host, and the keys kept for the log-sum-exp.
+        in_flight: on the device: stretches of rows on their way to the host, and keys kept for the log-sum-exp.
         arrays: array name → bytes in host memory, and in the file.
         device_memory: what was given to compare with, or None.
     """
