@@ -245,7 +245,8 @@ def test_patterns_and_sinks_give_openais_attention_output(case: Case, reference:
         for trace in case.traces:
             pattern = np.asarray(trace.attention(layer).pattern)
             mine = np.einsum("hqk,khd->qhd", pattern, values.numpy()).reshape(len(trace), -1)
-            np.testing.assert_allclose(mine, attended.numpy(), atol=1e-4)
+            # Rounding of two implementations, three layers deep; how much depends on the processor's kernels.
+            np.testing.assert_allclose(mine, attended.numpy(), atol=5e-4)
 
 
 # --- TransformerLens ---------------------------------------------------------------------------------------------
