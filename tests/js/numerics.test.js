@@ -39,7 +39,7 @@ test("a view that is not aligned is read all the same", () => {
   new DataView(bytes.buffer).setFloat32(1, 2.5, true);
   new DataView(bytes.buffer).setFloat32(5, -1, true);
   assert.deepEqual([...decode(new DataView(bytes.buffer, 1, 8), "float32")], [2.5, -1]);
-  assert.throws(() => decode(view(new Uint8Array(8)), "float64"), /expected one of the dtypes .* got float64/);
+  assert.throws(() => decode(view(new Uint8Array(8)), "int64"), /expected one of the dtypes .* got int64/);
 });
 
 // Three keys of two dims, one query: scores 1, 2 and 3 at scale .5.

@@ -2,7 +2,7 @@
 
 import { h, setText } from "./surface.js";
 
-const DTYPES = { float32: "fp32", bfloat16: "bf16", float16: "fp16" };
+export const DTYPES = { float32: "fp32", bfloat16: "bf16", float16: "fp16" };
 
 const CAPTURES = [
   ["router", ["expert_indices", "expert_weights"]],
@@ -30,7 +30,7 @@ export function badges(facts) {
   return out;
 }
 
-function sourceBadge(source) {
+export function sourceBadge(source) {
   if (source === "live") return { text: "live", kind: "live", title: "captured while the tokens were generated" };
   if (source === "replay") {
     return {

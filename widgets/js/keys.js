@@ -53,7 +53,8 @@ export function actionOf({ key, shiftKey, ctrlKey, metaKey, altKey }) {
 
 const TYPED_INTO = "input, textarea, select";
 
-export function handleKey(explorer, event) {
+// Do what a key means to a view; `find` gives the action, or undefined when the key is not the view's.
+export function handleKey(view, event, find = actionOf) {
   if (event.target.closest?.(TYPED_INTO)) {
     event.stopPropagation(); // typing stays in the field
     return;
@@ -62,17 +63,17 @@ export function handleKey(explorer, event) {
     event.stopPropagation();
     return;
   }
-  const action = actionOf(event);
+  const action = find(event);
   if (!action) return;
   event.preventDefault();
   event.stopPropagation();
-  action(explorer);
+  action(view);
 }
 
 export class Help {
-  constructor(explorer) {
-    this.explorer = explorer;
-    const rows = ALL_KEYS.map(([caps, words]) =>
+  constructor(view, keys = ALL_KEYS) {
+    this.view = view;
+    const rows = keys.map(([caps, words]) =>
       h("tr", {}, h("td", {}, ...caps.split(" ").map((c) => h("kbd", { text: c }))), h("td", { text: words })),
     );
     const close = h("button", { type: "button", class: "moe-button", text: "Close", onclick: () => this.close() });
@@ -93,6 +94,6 @@ export class Help {
   close() {
     if (this.element.hidden) return;
     this.element.hidden = true;
-    this.explorer.root.focus();
+    this.view.root.focus();
   }
 }

@@ -17,7 +17,7 @@ function halves() {
   return halfTable;
 }
 
-const ITEM_BYTES = { uint8: 1, uint16: 2, int32: 4, float16: 2, bfloat16: 2, float32: 4 };
+const ITEM_BYTES = { uint8: 1, uint16: 2, int32: 4, float16: 2, bfloat16: 2, float32: 4, float64: 8 };
 
 export function itemBytes(dtype) {
   return ITEM_BYTES[dtype];
@@ -36,6 +36,7 @@ export function decode(view, dtype) {
   if (dtype === "uint8") return new Uint8Array(buffer, byteOffset, length);
   if (dtype === "int32") return new Int32Array(buffer, byteOffset, length);
   if (dtype === "float32") return new Float32Array(buffer, byteOffset, length);
+  if (dtype === "float64") return new Float64Array(buffer, byteOffset, length);
   const bits = new Uint16Array(buffer, byteOffset, length);
   if (dtype === "uint16") return bits;
   const out = new Float32Array(length);

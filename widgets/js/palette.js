@@ -16,6 +16,12 @@ export const RAMP = {
   dark: ["#1c2226", "#1c3d4c", "#1d5d73", "#2a8696", "#5cb3b3", "#a5d9c8", "#e4f4d6"],
 };
 
+// Of contrasts: less than nothing, nothing, more.
+export const DIVERGING = {
+  light: ["#8f3f06", "#d98a45", "#f4f2ef", "#9a86c4", "#472c86"],
+  dark: ["#f0a558", "#93551f", "#26282b", "#6a58a3", "#bda8f5"],
+};
+
 const SURFACES = {
   light: {
     ...{ panel: "#ffffff", sunk: "#f7f8f9", ink: "#14181c", warning: "#9a3d00", bar: "#23708f", track: "#e8ebed" },
@@ -77,6 +83,7 @@ export class Palette {
     this.name = name;
     Object.assign(this, SURFACES[name]);
     this.channels = CHANNEL_COLOURS[name];
+    this.diverging = DIVERGING[name];
     this.fills = Array.from({ length: STEPS + 1 }, (_, i) => mix(RAMP[name], i / STEPS));
     this.texts = this.fills.map(textOn);
     // As pixels of an ImageData, which are little-endian ABGR.
@@ -93,6 +100,11 @@ export class Palette {
 
   fill(amount) {
     return this.fills[this.step(amount)];
+  }
+
+  // Colour of a contrast within −1 to 1.
+  diverge(amount) {
+    return mix(this.diverging, (amount + 1) / 2);
   }
 
   pixel(amount) {
