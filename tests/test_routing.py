@@ -65,7 +65,7 @@ def test_router_entropy_is_scipys(monkeypatch: pytest.MonkeyPatch) -> None:
     from scipy.special import softmax
     from scipy.stats import entropy
 
-    monkeypatch.setattr("workbench.analysis.routing._BLOCK", 4)
+    monkeypatch.setattr("workbench.analysis.routing.blocks._PIECE", 4 * 21)
     logits = np.random.default_rng(3).standard_normal((11, 3, 7)).astype(ml_dtypes.bfloat16)
     got = router_entropy(logits)
     np.testing.assert_allclose(got, entropy(softmax(logits.astype(np.float64), -1), axis=-1), rtol=1e-9)
@@ -82,7 +82,7 @@ def test_routing_margin_by_hand() -> None:
 
 
 def test_routing_margin_agrees_with_the_chosen_experts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("workbench.analysis.routing._BLOCK", 5)
+    monkeypatch.setattr("workbench.analysis.routing.blocks._PIECE", 5 * 35)
     trace = random_trace()
     logits = trace.arrays["router_logits"].astype(np.float32)
     margin = routing_margin(trace.router_logits, 2)
