@@ -285,7 +285,9 @@ def _sizes(limit: int, scores: NDArray[np.float64]) -> Iterator[int]:
     return (min(size, limit - done) for done in range(0, limit, size))
 
 
-def _result(delta: NDArray[np.float64], maxima: NDArray[np.float64], what: str, a: _Side, b: _Side) -> PermutationTest:
+def _result(
+    delta: NDArray[np.float64], maxima: NDArray[np.float64], what: str, a: _Side, b: _Side, within: str
+) -> PermutationTest:
     ordered = np.sort(maxima)
     # Labellings that mirror the observed one give the same number but for rounding.
     above = len(ordered) - np.searchsorted(ordered, np.abs(delta) * (1 - 1e-9))
