@@ -36,17 +36,20 @@ export function factsOf(card) {
   return card.meanWeight === null ? (mean ? `${facts} · ${mean}` : facts) : `${facts} · mean weight ${mean}`;
 }
 
-// What is said where no token can be compared.
+export const neverWords = ({ tokens }) => `no token chose this expert in T = ${count(tokens)} tokens`;
+
+// What is said where no token stands out, or none can be compared.
 export function noLiftsWords(card) {
-  const { minCount } = card.lifts;
+  const { minCount, numIds } = card.lifts;
   const total = `T = ${count(card.tokens)} tokens`;
-  if (!card.chosen) return `no token chose this expert in ${total}`;
-  return `no token id was seen ${minCount} times in ${total}`;
+  if (!card.chosen) return neverWords(card);
+  if (!numIds) return `no token id was seen ${minCount} times in ${total}`;
+  return `none of the ${count(numIds)} ids seen ≥ ${minCount} times is chosen more often than others`;
 }
 
 export function nullWords({ null: chance, numIds, numAbove }) {
   const above = numAbove
-    ? `${count(numAbove)} of ${count(numIds)} ids above it`
+    ? `${count(numAbove)} of ${count(numIds)} ids above it, the others hollow`
     : `none of ${count(numIds)} ids above it`;
   return `shuffled tokens, 97.5 %: ${times(chance.lift)} (highest of all ids, ${count(chance.shuffles)} shuffles) · ${above}`;
 }
@@ -122,9 +125,10 @@ export class ExpertPanel {
     const { lifts } = card;
     const base = lifts.numTopics ? `the rate within ${lifts.numTopics} topics` : "base rate";
     const note = `lift over ${base}, seen ≥ ${lifts.minCount} times`;
-    if (!lifts.null) return cardSection("Tokens it takes", note, absentWords(noLiftsWords(card)));
-    const widest = Math.max(lifts.null.lift, ...lifts.rows.map((row) => row.lift));
-    const rows = lifts.rows.map((row) =>
+    const taken = lifts.rows.filter((row) => row.lift > 1);
+    if (!taken.length) return cardSection("Tokens it takes", note, absentWords(noLiftsWords(card)));
+    const widest = Math.max(lifts.null.lift, taken[0].lift);
+    const rows = taken.map((row) =>
       barRow({
         name: h("span", {
           class: "moe-code",
@@ -141,7 +145,7 @@ export class ExpertPanel {
       "Tokens it takes",
       note,
       lineBars("moe-expert-lifts", lifts.null.lift / widest, rows),
-      cardFoot(nullWords(lifts)),
+      lineFoot(nullWords(lifts)),
     );
   }
 
@@ -172,7 +176,7 @@ export class ExpertPanel {
       title,
       note,
       lineBars("moe-expert-groups", base / widest, rows),
-      cardFoot(`all tokens: ${percent(base)}${more}`),
+      lineFoot(`all tokens: ${percent(base)}${more}`),
     );
   }
 
@@ -181,16 +185,11 @@ export class ExpertPanel {
     const rates = positions.map(([hits, n]) => (n ? hits / n : null));
     const highest = Math.max(...rates.map((rate) => rate ?? 0));
     const note = `share of tokens per 1/${positions.length} of ${traces > 1 ? "each" : "the"} ${whole}`;
-    if (!chosen)
-      return cardSection(
-        "Along the trace",
-        note,
-        absentWords(`no token chose this expert in T = ${count(tokens)} tokens`),
-      );
+    if (!chosen) return cardSection("Along the trace", note, absentWords(neverWords({ tokens })));
     const columns = positions.map(([hits, n], i) =>
       h("i", {
         class: n ? "" : "moe-expert-empty",
-        style: `height: ${n ? Math.max(2, (100 * rates[i]) / highest) : 100}%`,
+        style: `height: ${n ? Math.max(hits && 3, (100 * rates[i]) / highest) : 100}%`,
         title: n ? `${percent(rates[i])} of ${count(n)}` : "no tokens of the selection here",
       }),
     );
@@ -215,8 +214,7 @@ export class ExpertPanel {
     if (topK < 2)
       return cardSection(title, "", absentWords("each token chooses one expert, so none is chosen together"));
     const note = `P(j | e${expert}) · lift, uniform ${times(uniformPartnerLift)}`;
-    if (!partners.length)
-      return cardSection(title, note, absentWords(`no token chose this expert in T = ${count(tokens)} tokens`));
+    if (!partners.length) return cardSection(title, note, absentWords(neverWords({ tokens })));
     const buttons = partners.slice(0, PARTNERS_SHOWN).map((partner, i) =>
       h("button", {
         type: "button",
@@ -238,8 +236,7 @@ export class ExpertPanel {
   }
 
   examples({ examples, chosen, tokens, traces }, palette) {
-    if (!examples.length)
-      return cardSection("In context", "", absentWords(`no token chose this expert in T = ${count(tokens)} tokens`));
+    if (!examples.length) return cardSection("In context", "", absentWords(neverWords({ tokens })));
     const rows = examples.map((example, i) => {
       const place = traces > 1 ? `${example.trace}:${count(example.token)}` : count(example.token);
       const weight = example.weight === null ? "" : ` ${twoDigits(example.weight)}`;
@@ -292,7 +289,9 @@ function cardSection(title, note, ...content) {
 
 const absentWords = (text) => h("div", { class: "moe-undefined moe-expert-words", text });
 
-const cardFoot = (text) => h("div", { class: "moe-expert-foot moe-secondary" }, h("i"), text);
+// What is said under a part; with a dash as in the line through the bars where it explains that line.
+const cardFoot = (text, dash = "") => h("div", { class: "moe-expert-foot moe-secondary" }, dash, text);
+const lineFoot = (text) => cardFoot(text, h("i"));
 
 // Bars one below another with one dashed line through all, at a share of the longest.
 function lineBars(className, line, rows) {

@@ -17,7 +17,7 @@ __all__ = ["FORMAT", "Groups", "LayerChoices"]
 FORMAT = "format tokens"
 """Group of the tokens that are no message's content: headers, closing tokens, and what stands outside messages."""
 NO_CHANNEL = "no channel"
-BINS = 48
+BINS, TOKENS_PER_BIN = 48, 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +44,7 @@ class LayerChoices:
         channels: groups by channel; None where a trace lacks token texts, which tell content from closing tokens.
         roles: groups by the role of the message; None likewise.
         bins: [token], the stretch of its trace's phase a token lies in, of ``num_bins`` equal ones.
-        num_bins: 48, or as many as the longest trace has tokens.
+        num_bins: 48, or fewer so that a stretch holds four tokens on average.
         weight_sums: [expert], the weights where chosen, summed; None where they were not captured.
     """
 
@@ -80,7 +80,7 @@ class LayerChoices:
             channels.add(trace, positions)
             roles.add(trace, positions)
         lengths = [len(part) for part in ids]
-        num_bins = min(BINS, max(extents))
+        num_bins = max(1, min(BINS, sum(lengths) // TOKENS_PER_BIN))
         found, rows = np.unique(np.concatenate(ids), return_inverse=True)
         known = [weights for weights in sums if weights is not None]
         return cls(
