@@ -17,6 +17,7 @@ __all__ = ["PermutationTest", "permutation_test"]
 _LEVEL = 0.05
 _LENGTH_RATIO = 1.25  # beyond it, permuted labels find differences that are none; see permutation_test
 _MIN_TRACES, _MIN_PAIRS = 6, 8
+_ROUNDING = 1e-9
 _CELLS = 1 << 22  # of permutations × (traces or layers × experts) at a time
 
 
@@ -290,7 +291,7 @@ def _result(
 ) -> PermutationTest:
     ordered = np.sort(maxima)
     # Labellings that mirror the observed one give the same number but for rounding.
-    above = len(ordered) - np.searchsorted(ordered, np.abs(delta) * (1 - 1e-9))
+    above = len(ordered) - np.searchsorted(ordered, np.abs(delta) * (1 - _ROUNDING))
     allowed = math.floor(_LEVEL * len(ordered) + 1e-9)
     traces = f"{len(a.tokens)} traces of a, {len(b.tokens)} of b; {a.tokens.sum():.0f} and {b.tokens.sum():.0f} tokens"
     method = (
@@ -300,7 +301,7 @@ def _result(
     return PermutationTest(
         delta=Labelled(delta, dims, a.coords, f"difference in choices per token, a − b{within}; {traces}"),
         p_values=Labelled(above / len(ordered), dims, a.coords, f"family-wise p of a permutation test: {method}"),
-        threshold=float(ordered[len(ordered) - 1 - allowed]),
+        threshold=float(ordered[len(ordered) - 1 - allowed] / (1 - _ROUNDING)),
         num_traces_a=len(a.tokens),
         num_traces_b=len(b.tokens),
         num_permutations=len(ordered),
