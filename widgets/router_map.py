@@ -23,6 +23,8 @@ FOLDER = Path(__file__).parent
 SHOWS, ORDERS = ("load", "contrast", "token"), ("index", "load", "cluster")
 ROUTED = ("expert_indices", "expert_weights")
 
+_NO_CLUSTERS = "each token chooses one expert: none are chosen together"
+
 Contrast: TypeAlias = tuple[str, str] | tuple[TokenSet, TokenSet] | Mapping[str, TokenSet]
 
 
@@ -44,8 +46,8 @@ class RouterMap(SharedSelection):
         layer, expert, token: where to start; by default where the other views of the traces are.
 
     Raises:
-        TraceError: what `TokenSet` refuses; a token or a contrast is to be shown and there is none; the test is not
-            of the contrast.
+        TraceError: what `TokenSet` refuses; a token, a contrast or clusters are asked for and there are none; the
+            test is not of the contrast.
         TraitError: the selection is outside the traces, or an option is not one of those named.
     """
 
@@ -80,10 +82,7 @@ class RouterMap(SharedSelection):
         pairs = _pairs(shown, contrast)
         tested = {} if test is None else _tested(pairs, test)
         one = shown.traces[0] if shown.num_traces == 1 else None
-        if show == "token" and one is None:
-            raise TraceError(f"show='token' follows the token of one trace, got {shown.num_traces} traces")
-        if show == "contrast" and isinstance(reason := pairs[phase], str):
-            raise TraceError(reason)
+        _check_choice(shown, show, order, pairs[phase])
         self._reader = None if one is None else TraceBlocks(one)
         self._readers = {name: CardReader(found) for name, found in sets.items() if isinstance(found, TokenSet)}
         facts = routing_facts(shown)
@@ -123,7 +122,7 @@ class RouterMap(SharedSelection):
             "contrasts": {
                 name: {"missing": pair} if isinstance(pair, str) else pair.facts() for name, pair in pairs.items()
             },
-            "orders": {"cluster": "each token chooses one expert: none are chosen together"} if one.top_k < 2 else {},
+            "orders": {} if one.top_k > 1 else {"cluster": _NO_CLUSTERS},
             "test": None if test is None else {"words": _test_words(test), "phases": list(tested)},
         }
 
@@ -151,6 +150,15 @@ class RouterMap(SharedSelection):
         elif isinstance(keys := message.get("fetch"), list) and self._reader is not None:
             found, failed = self._reader.read_all(keys)
             self.send({"blocks": list(found), "failed": failed}, list(found.values()))
+
+
+def _check_choice(shown: TokenSet, show: str, order: str, pair: "_Pair | str") -> None:
+    if show == "token" and shown.num_traces > 1:
+        raise TraceError(f"show='token' follows the token of one trace, got {shown.num_traces} traces")
+    if show == "contrast" and isinstance(pair, str):
+        raise TraceError(pair)
+    if order == "cluster" and shown.top_k < 2:
+        raise TraceError(f"order='cluster' is by co-activation, but {_NO_CLUSTERS}. Choose index or load.")
 
 
 class _Pair:

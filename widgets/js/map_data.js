@@ -76,9 +76,13 @@ export class MapData {
     return 1 / this.numExperts;
   }
 
-  // Load at the dark end of the ramp: four times uniform, or the most an expert can have.
+  // Load at the dark end of the ramp: four times uniform, of few experts twice, or the most that an expert can have.
   get topLoad() {
-    return Math.min(4 / this.numExperts, 1 / this.facts.topK);
+    return Math.min((this.numExperts > 8 ? 4 : 2) / this.numExperts, 1 / this.facts.topK);
+  }
+
+  get canExceed() {
+    return this.topLoad < 1 / this.facts.topK;
   }
 
   // The largest |Δ| of a phase, rounded up to two digits; the scale is the same on both sides of 0.

@@ -7,10 +7,11 @@ export const LABELS = 44;
 export const ENTROPY = 86;
 const HEAD = 24;
 const SMALLEST = 7;
+export const WRITTEN = 30; // width from which a cell holds its value
 
 // Size of a cell for so much room: whole pixels, never under 7 wide.
 export function cellSize(room, numExperts, numLayers) {
-  const width = Math.min(56, Math.max(SMALLEST, Math.floor(room / numExperts)));
+  const width = Math.min(120, Math.max(SMALLEST, Math.floor(room / numExperts)));
   const tall = Math.round(width * 1.25); // the card beside it is taller than wide cells would make the map
   const height = numLayers <= 12 ? Math.min(36, Math.max(16, tall)) : Math.min(22, Math.max(13, tall));
   return { width, height };
@@ -88,7 +89,7 @@ export class MapPainter {
     this.paintNumbers(ctx, palette, column);
     const { width, height } = this.cell;
     const [x, y] = [column * width, this.top(layer)];
-    if (!rows[layer].cells.some((cell) => cell.number)) {
+    if (!rows[layer].cells.some((cell) => cell.number ?? (cell.text && width >= WRITTEN))) {
       this.dashes(ctx, palette, 0, y + height / 2, x, y + height / 2); // not through numbers
       this.dashes(ctx, palette, x + width / 2, HEAD - 3, x + width / 2, y);
     }

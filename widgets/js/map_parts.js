@@ -108,9 +108,8 @@ export class Legend {
     this.tick.hidden = show === "token";
     this.tick.style.left = `${100 * at}%`;
     this.middle.style.left = `${100 * at}%`;
-    const least = data.uniform * 4 > 1 / data.facts.topK ? "" : "≥ ";
     const words = {
-      load: ["0", `uniform ${shareWords(data.uniform)}`, `${least}${shareWords(top)}${least ? " •" : ""}`],
+      load: ["0", `uniform ${shareWords(data.uniform)}`, data.canExceed ? `≥ ${shareWords(top)} •` : shareWords(top)],
       contrast: [pointWords(-top), "0", pointWords(top)],
       token: ["0", "", "weight 1"],
     }[show];

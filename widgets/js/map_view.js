@@ -2,9 +2,9 @@
 
 import { Blocks } from "./blocks.js";
 import { MapCard } from "./map_card.js";
-import { MapData, ORDERS, PHASES, SHOWS } from "./map_data.js";
+import { MapData, ORDERS, PHASES, SHOWS, shareWords } from "./map_data.js";
 import { mapAction, mapKeyList } from "./map_keys.js";
-import { ENTROPY, LABELS, MapPainter } from "./map_paint.js";
+import { ENTROPY, LABELS, MapPainter, WRITTEN } from "./map_paint.js";
 import { Choice, Legend, RoutingHeader, StatusLine } from "./map_parts.js";
 import { cellWords, cornerOf, countWords, honestWords, rowWords, titleWords } from "./map_words.js";
 import { twoDigits } from "./numerics.js";
@@ -15,8 +15,9 @@ import { Tokens } from "./tokens.js";
 import { View } from "./view.js";
 
 const PADDING = 28;
-const STACKED_OVER = 64; // experts beyond which the card stands below the map, so that cells stay wide enough
-const SIDE_BY_SIDE = 1500;
+const MANY_EXPERTS = 64; // beyond, the card stands below the map, so that cells stay wide enough
+const SIDE_BY_SIDE = 1500; // width that has room for both all the same
+const FEW_LAYERS = 8; // up to here the map is too low to stand beside the card
 
 export class MapView extends View {
   constructor(model, el) {
@@ -146,7 +147,8 @@ export class MapView extends View {
   }
 
   resize(width) {
-    const stacked = this.facts.counts.expert > STACKED_OVER && width < SIDE_BY_SIDE;
+    const { layer: numLayers, expert: numExperts } = this.facts.counts;
+    const stacked = numLayers <= FEW_LAYERS || (numExperts > MANY_EXPERTS && width < SIDE_BY_SIDE);
     setData(this.panels, "stacked", stacked);
     this.painter.resize(this.map.clientWidth - PADDING - LABELS - ENTROPY);
     const scrolls = this.painter.grid.width > this.scroll.clientWidth + 1;
@@ -220,7 +222,7 @@ export class MapView extends View {
   // Where columns are not experts, a cell says whose it is.
   named(expert, cell) {
     if (this.selection.order === "index" || this.painter.cell.width < 15) return cell;
-    return { ...cell, number: String(expert) };
+    return { ...cell, number: this.painter.cell.width < WRITTEN ? String(expert) : `e${expert}` };
   }
 
   loadCell(layer, expert) {
@@ -228,12 +230,11 @@ export class MapView extends View {
     const load = data.load(this.selection.phase, layer, expert);
     if (Number.isNaN(load)) return { undefined: true };
     const amount = Math.min(1, load / data.topLoad);
-    const wide = painter.cell.width >= 26;
     const zero = load === 0 && painter.cell.width >= 11 ? "0" : undefined;
     return {
       fill: palette.fill(amount),
       ink: palette.textOnFill(amount),
-      text: zero ?? (wide ? twoDigits(load) : undefined),
+      text: zero ?? writtenShare(load, painter.cell.width),
       dot: load > data.topLoad + 1e-12,
     };
   }
@@ -244,7 +245,7 @@ export class MapView extends View {
     const delta = data.contrast(phase, layer, expert);
     if (Number.isNaN(delta)) return { undefined: true };
     const fill = palette.diverge(delta / data.topContrast(phase));
-    const text = painter.cell.width >= 30 ? (Math.abs(delta) < 0.005 ? ".00" : twoDigits(delta)) : undefined;
+    const text = painter.cell.width >= WRITTEN ? signed(delta * 100) : undefined;
     return { fill, ink: textOn(fill), text, mark: data.marked(phase, layer, expert) };
   }
 
@@ -275,4 +276,16 @@ export class MapView extends View {
     setData(this.map, "entropy", data.phase(phase).missing ? "" : data.entropy(phase, layer).toFixed(6));
     this.card.settle(selection);
   }
+}
+
+// A share in a cell: in percent, whose sign stands where there is room.
+function writtenShare(share, width) {
+  if (width < WRITTEN) return undefined;
+  return width < 46 ? (share * 100).toFixed(1) : shareWords(share);
+}
+
+// −22, 0, +77: whole percentage points.
+function signed(value) {
+  const rounded = Math.round(value);
+  return rounded ? `${rounded > 0 ? "+" : "−"}${Math.abs(rounded)}` : "0";
 }

@@ -84,9 +84,9 @@ export function honestWords(data, { show, phase }) {
   else out.push(`${numTraces === 1 ? "Load is one trace's habit." : `Load of ${grouped(numTraces)} traces together.`} ${needs}`);
   const few = show === "contrast" ? fewWords(data, phase) : "";
   if (few) out.push(few);
-  if (show !== "token" && data.biased(phase)) {
-    out.push(`Entropy is biased low at T = ${grouped(data.phase(phase).tokens)}.`);
-  }
+  const { tokens } = data.phase(phase);
+  if (tokens && show !== "load") out.push(`H / ln E is of the ${PHASE_WORDS[phase]} load, T = ${grouped(tokens)}.`);
+  if (data.biased(phase)) out.push(`Entropy is biased low at T = ${grouped(tokens)}.`);
   return out.join(" ");
 }
 
