@@ -2,7 +2,15 @@ import assert from "node:assert/strict";
 import test from "node:test";
 
 import { Cards } from "../../widgets/js/cards.js";
-import { contextText, factsOf, neverWords, noLiftsWords, nullWords, percent, times } from "../../widgets/js/expert_panel.js";
+import {
+  contextText,
+  factsOf,
+  neverWords,
+  noLiftsWords,
+  nullWords,
+  percent,
+  times,
+} from "../../widgets/js/expert_panel.js";
 
 const CARD = {
   tokens: 11914,
@@ -28,10 +36,7 @@ test("lifts are factors", () => {
 test("the facts state how many of how many, and what uniform would be", () => {
   assert.equal(factsOf(CARD), "chosen at 1,293 of 11,914 tokens (10.9 %; uniform 12.5 %) · mean weight .21");
   assert.match(factsOf({ ...CARD, meanWeight: null }), /· weights not captured$/);
-  assert.equal(
-    factsOf({ ...CARD, meanWeight: null, chosen: 0 }),
-    "chosen at 0 of 11,914 tokens (0 %; uniform 12.5 %)",
-  );
+  assert.equal(factsOf({ ...CARD, meanWeight: null, chosen: 0 }), "chosen at 0 of 11,914 tokens (0 %; uniform 12.5 %)");
 });
 
 test("the null is named with what it is of", () => {
@@ -40,6 +45,7 @@ test("the null is named with what it is of", () => {
     "shuffled tokens, 97.5 %: 1.9× (highest of all ids, 200 shuffles) · 12 of 41 ids above it, the others hollow",
   );
   assert.match(nullWords({ ...CARD.lifts, numAbove: 0 }), /· none of 41 ids above it$/);
+  assert.match(nullWords({ ...CARD.lifts, numIds: 1, numAbove: 0 }), /· none of 1 id above it$/);
 });
 
 test("an empty list says why", () => {
@@ -48,7 +54,10 @@ test("an empty list says why", () => {
     "no token id was seen 10 times in T = 126 tokens",
   );
   assert.equal(noLiftsWords({ ...CARD, chosen: 0 }), "no token chose this expert in T = 11,914 tokens");
-  assert.equal(noLiftsWords(CARD), "none of the 41 ids seen ≥ 10 times is chosen more often than others");
+  assert.equal(
+    noLiftsWords(CARD),
+    "of 41 ids seen ≥ 10 times in T = 11,914 tokens, none is chosen more often than the base rate",
+  );
   assert.equal(neverWords({ tokens: 79 }), "no token chose this expert in T = 79 tokens");
 });
 

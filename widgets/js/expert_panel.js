@@ -36,6 +36,8 @@ export function factsOf(card) {
   return card.meanWeight === null ? (mean ? `${facts} · ${mean}` : facts) : `${facts} · mean weight ${mean}`;
 }
 
+const idsOf = (n) => `${count(n)} ${n === 1 ? "id" : "ids"}`;
+
 export const neverWords = ({ tokens }) => `no token chose this expert in T = ${count(tokens)} tokens`;
 
 // What is said where no token stands out, or none can be compared.
@@ -44,13 +46,12 @@ export function noLiftsWords(card) {
   const total = `T = ${count(card.tokens)} tokens`;
   if (!card.chosen) return neverWords(card);
   if (!numIds) return `no token id was seen ${minCount} times in ${total}`;
-  return `none of the ${count(numIds)} ids seen ≥ ${minCount} times is chosen more often than others`;
+  return `of ${idsOf(numIds)} seen ≥ ${minCount} times in ${total}, none is chosen more often than the base rate`;
 }
 
 export function nullWords({ null: chance, numIds, numAbove }) {
-  const above = numAbove
-    ? `${count(numAbove)} of ${count(numIds)} ids above it, the others hollow`
-    : `none of ${count(numIds)} ids above it`;
+  const ids = idsOf(numIds);
+  const above = numAbove ? `${count(numAbove)} of ${ids} above it, the others hollow` : `none of ${ids} above it`;
   return `shuffled tokens, 97.5 %: ${times(chance.lift)} (highest of all ids, ${count(chance.shuffles)} shuffles) · ${above}`;
 }
 
@@ -59,7 +60,7 @@ export class ExpertPanel {
   constructor({ onJump, onExpert }) {
     Object.assign(this, { onJump, onExpert });
     this.body = h("div", { class: "moe-expert-body" });
-    this.element = h("section", { class: "moe-expert", "aria-label": "Expert" }, this.body);
+    this.element = h("section", { class: "moe-expert", "aria-label": "What the expert takes" }, this.body);
     this.drawn = [];
     this.jumps = [];
   }
