@@ -178,6 +178,11 @@ def test_cells_are_marked_only_by_a_test_of_the_same_contrast() -> None:
     assert significant >= 2
     words = view._facts["test"]["words"]
     assert words.startswith(f"Corrected p < .05 in {significant} of 3 × 7 cells; 6 and 6 traces, max-statistic")
+    topics = {f"topics_{side}": [i % 2 for i in range(6)] for side in "ab"}
+    within = permutation_test(*sets[0].expert_counts(), *sets[1].expert_counts(), num_permutations=999, **topics)
+    view = RouterMap([*a, *b], show="contrast", contrast={"four": sets[0], "five": sets[1]}, test=within)
+    np.testing.assert_array_equal(array(view, "contrast/prompt", 7), within.delta.values)
+    assert view._facts["test"]["withinTopics"] is True
     other = TokenSet(a, phase="prompt")
     with pytest.raises(TraceError, match="test is of other tokens than the contrast"):
         RouterMap([*a, *b], contrast=(sets[0], other), test=test)

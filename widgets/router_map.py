@@ -13,7 +13,7 @@ from widgets.bundle import bundle, styles
 from widgets.expert_card import CardReader
 from widgets.routing_facts import PHASES, PhaseRouting, phase_sets, routing_facts
 from widgets.selection import SharedSelection, selection_key
-from workbench.analysis.routing.permutation import PermutationTest
+from workbench.analysis.routing import PermutationTest
 from workbench.analysis.token_set import Phase, TokenSet, Traces
 from workbench.trace import Trace, TraceError
 
@@ -113,7 +113,7 @@ class RouterMap(SharedSelection):
         sets: Mapping[str, TokenSet | str],
         pairs: Mapping[str, "_Pair | str"],
         test: PermutationTest | None,
-        tested: Mapping[str, NDArray[np.float64]],
+        tested: Mapping[str, PermutationTest],
     ) -> dict[str, Any]:
         one = next(found for found in sets.values() if isinstance(found, TokenSet))
         return {
@@ -123,7 +123,7 @@ class RouterMap(SharedSelection):
                 name: {"missing": pair} if isinstance(pair, str) else pair.facts() for name, pair in pairs.items()
             },
             "orders": {} if one.top_k > 1 else {"cluster": _NO_CLUSTERS},
-            "test": None if test is None else {"words": _test_words(test), "phases": list(tested)},
+            "test": None if test is None else _test_facts(test, tested),
         }
 
     def _choices(self) -> dict[str, bytes]:
@@ -207,28 +207,36 @@ def _channels(traces: Traces, phase: Phase, a: str, b: str) -> _Pair | str:
         return str(error)
 
 
-def _tested(pairs: Mapping[str, _Pair | str], test: PermutationTest) -> dict[str, NDArray[np.float64]]:
-    """Return corrected p values for the phases whose contrast the test is of."""
-    p, delta = test.p_values.values, test.delta.values
-    found = {
-        name: p
-        for name, pair in pairs.items()
-        if not isinstance(pair, str) and pair.delta.shape == delta.shape and np.allclose(pair.delta, delta)
-    }
+def _tested(pairs: Mapping[str, _Pair | str], test: PermutationTest) -> dict[str, PermutationTest]:
+    """Return the test by the phases whose contrast it is of. Within topics, Δ differs, so traces are compared."""
+    sets = [pair for pair in pairs.values() if isinstance(pair, _Pair)]
+    within_topics = "within topics" in test.delta.source and len(set(map(id, sets))) == 1
+    found = {}
+    for name, pair in pairs.items():
+        if isinstance(pair, str) or pair.delta.shape != test.delta.shape:
+            continue
+        traces = [int((tokens > 0).sum()) for _, tokens in (s.expert_counts() for s in pair.sets)]
+        same = within_topics and traces == [test.num_traces_a, test.num_traces_b]
+        if same or np.allclose(pair.delta, test.delta.values):
+            found[name] = test
     if not found:
         raise TraceError(
             "The test is of other tokens than the contrast: their differences disagree. Give permutation_test the "
-            "expert_counts() of the two TokenSets of the contrast, without topics."
+            "expert_counts() of the two TokenSets of the contrast; with topics, give the TokenSets as contrast=, too."
         )
     return found
 
 
-def _test_words(test: PermutationTest) -> str:
+def _test_facts(test: PermutationTest, tested: Mapping[str, PermutationTest]) -> dict[str, Any]:
     p = test.p_values.values
     layers, experts = p.shape
-    traces = f"{test.num_traces_a} and {test.num_traces_b} traces"
     found = f"Corrected p < .05 in {int((p < 0.05).sum())} of {layers} × {experts} cells"
-    return f"{found}; {traces}, max-statistic: {test.method}."
+    traces = f"{test.num_traces_a} and {test.num_traces_b} traces"
+    return {
+        "words": f"{found}; {traces}, max-statistic: {test.method}.",
+        "phases": list(tested),
+        "withinTopics": "within topics" in test.delta.source,
+    }
 
 
 def _phase_facts(found: TokenSet | str) -> dict[str, Any]:
@@ -246,10 +254,10 @@ def _trace_facts(reader: TraceBlocks) -> dict[str, Any]:
 def _arrays(
     sets: Mapping[str, TokenSet | str],
     pairs: Mapping[str, _Pair | str],
-    tested: Mapping[str, NDArray[np.float64]],
+    tested: Mapping[str, PermutationTest],
 ) -> dict[str, bytes]:
     """Return counts, entropy, contrasts and p values as float64 and orders as int32, C order, little endian."""
-    arrays: dict[str, NDArray[Any]] = {f"p/{name}": p for name, p in tested.items()}
+    arrays: dict[str, NDArray[Any]] = {}
     for name, found in sets.items():
         if isinstance(found, TokenSet):
             routing = PhaseRouting.of(found)
@@ -262,6 +270,8 @@ def _arrays(
                 f"rate_a/{name}": pair.rates[0],
                 f"rate_b/{name}": pair.rates[1],
             }
+    for name, test in tested.items():
+        arrays |= {f"contrast/{name}": test.delta.values, f"p/{name}": test.p_values.values}
     return {
         key: np.ascontiguousarray(a, "<i4" if key.startswith("order/") else "<f8").tobytes()
         for key, a in arrays.items()

@@ -6,8 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from widgets.blocks import TraceBlocks
-from workbench.analysis.routing.coactivation import coactivation
-from workbench.analysis.routing.load import load_entropy
+from workbench.analysis.routing import coactivation, load_entropy
 from workbench.analysis.token_set import Phase, TokenSet, Traces
 from workbench.labelled import Labelled
 from workbench.trace import Trace, TraceError

@@ -32,7 +32,8 @@ export function titleWords(data, { show, phase, order }) {
   if (show === "load") return ["Expert load", `share of routed slots per layer, sums to 1 · ${how}`];
   if (show === "token") return ["This token's experts", `rank in the cell, weight as its fill · ${how}`];
   const { a, b } = data.contrastOf(phase);
-  return ["Contrast", `Δ activation rate per token, ${a} − ${b}; sums to 0 per layer · ${how}`];
+  const within = data.tested(phase) && data.facts.test.withinTopics ? ", within topics" : "";
+  return ["Contrast", `Δ activation rate per token${within}, ${a} − ${b}; sums to 0 per layer · ${how}`];
 }
 
 // The number of a cell: [name, value] for the status line, and the whole of it for hovering and screen readers.
