@@ -1,0 +1,89 @@
+"""The documentation's Python runs, and its numbers and names are those of the code."""
+
+import ast
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import workbench as wb
+from workbench.families import FAMILIES
+from workbench.trace import DIMS
+
+DOCS = Path(__file__).parent.parent / "docs"
+CAPTURING = DOCS / "capturing.md"
+BLOCK = re.compile(r"^```python(?P<kind>[^\n]*)\n(?P<code>.*?)^```$", re.M | re.S)
+EVERYTHING = wb.CaptureSpec(residual=True)
+TWENTY_B = "openai/gpt-oss-20b"
+
+
+def blocks(path: Path) -> list[tuple[str, str]]:
+    """The Python blocks of a page as (what follows ``python``, code), each at its line of the page."""
+    text = path.read_text(encoding="utf-8")
+    return [(m["kind"].strip(), "\n" * (text[: m.start()].count("\n") + 1) + m["code"]) for m in BLOCK.finditer(text)]
+
+
+def pages() -> list[Path]:
+    return sorted(path for path in DOCS.glob("*.md") if blocks(path))
+
+
+@pytest.mark.parametrize("page", pages(), ids=lambda page: page.name)
+def test_the_python_of_a_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    for kind, code in blocks(page):
+        compiled = compile(code, page, "exec")
+        if not kind:
+            exec(compiled, names)
+
+
+def test_a_block_that_is_not_run_says_why() -> None:
+    for page in pages():
+        kinds = [kind for kind, _ in blocks(page)]
+        assert set(kinds) <= {"", "no-run"}, page
+        assert kinds.count("no-run") <= kinds.count(""), page
+        reasons = re.findall(r"not\s+run\b[^`]*\n```python no-run$", page.read_text(encoding="utf-8"), re.M)
+        assert len(reasons) == kinds.count("no-run"), page
+
+
+def rows(heading: str) -> list[list[str]]:
+    """The rows of the table under a header row that begins so."""
+    text = CAPTURING.read_text(encoding="utf-8")
+    table = text[text.index(heading) :].split("\n\n")[0].splitlines()
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in table[2:]]
+
+
+def test_the_arrays_and_their_bytes_per_token() -> None:
+    table = {name.strip("`"): (dims, int(count.replace(",", ""))) for *_, name, dims, count in rows("| field |")}
+    per_token = wb.estimate(TWENTY_B, 1, capture=EVERYTHING).arrays
+    assert {name: count for name, (_, count) in table.items()} == per_token
+    assert {name: tuple(dims.split(", ")) for name, (dims, _) in table.items()} == {n: DIMS[n] for n in table}
+
+
+def test_the_fields_and_their_defaults() -> None:
+    named: dict[str, Any] = {}
+    for field, default, *_ in rows("| field |"):
+        if default:
+            named |= zip(re.findall(r"`(\w+)`", field), ast.literal_eval(f"({default},)"), strict=True)
+    assert wb.CaptureSpec() == wb.CaptureSpec(**named)
+    assert named.keys() == wb.CaptureSpec.__dataclass_fields__.keys()
+
+
+def test_the_recipes_and_their_bytes_per_token() -> None:
+    recipes = rows("| for | capture=")
+    assert len(recipes) == 6
+    for _, code, count in recipes:
+        spec = eval(code.strip("`"), {"CaptureSpec": wb.CaptureSpec})
+        assert wb.estimate(TWENTY_B, 1, capture=spec).on_host == int(count.replace(",", "")), code
+
+
+def test_the_families() -> None:
+    table = rows("| family |")
+    names = [name for row in table for name in row[0].split(", ")]
+    assert sorted(names) == sorted(family.name for family in FAMILIES.values())
+    for row in table:
+        for family in (f for f in FAMILIES.values() if f.name in row[0].split(", ")):
+            assert (f"`{family.router}`" if family.router else "none") == row[1]
+            assert row[3].startswith("yes" if family.queries else "no")
+            assert row[4] == ("yes" if family.sinks else "no")
