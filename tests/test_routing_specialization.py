@@ -63,6 +63,20 @@ def test_pieces_of_a_large_array_stay_aligned(monkeypatch: pytest.MonkeyPatch) -
     np.testing.assert_array_equal(token_specialization(indices, ids, 5).value, whole.value)
 
 
+def test_layers_are_counted_a_group_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where tens of thousands of ids leave no room for all layers; and what can be read once only is kept."""
+    rng = np.random.default_rng(6)
+    indices, ids = rng.integers(0, 5, (300, 7, 1)), rng.integers(0, 9, 300)
+    whole, told = (f(indices, ids, 5, num_shuffles=2) for f in (token_specialization, token_information))
+    monkeypatch.setattr("workbench.analysis.routing.specialization._TABLE", 2 * 9 * 5)
+    got = token_specialization(iter([indices]), iter([ids]), 5, num_shuffles=2)
+    for name in ("value", "null", "experts", "counts"):
+        np.testing.assert_array_equal(getattr(got, name), getattr(whole, name))
+    again = token_information(indices, ids, 5, num_shuffles=2)
+    np.testing.assert_allclose(again.value, told.value)
+    np.testing.assert_allclose(again.null, told.null)
+
+
 def test_routing_at_random_is_as_specialised_as_its_null() -> None:
     rng = np.random.default_rng(3)
     indices = rng.choice(8, (3000, 2, 1), p=[0.5, *[0.5 / 7] * 7])
@@ -128,8 +142,9 @@ BAD: list[tuple[Any, str]] = [
         "expert_indices and token_ids: expected the same tokens on both sides, got 7 beside 6 after 0",
     ),
     (lambda: token_information(INDICES, IDS + 0.5, 4), "expected integers as token_ids, got float64"),
+    (lambda: token_information(INDICES, IDS - 9, 4), "expected token_ids within 0–16777215, got -2"),
     (lambda: token_information(INDICES, IDS[:, None], 4), "token_ids: expected [token], got shape (7, 1)"),
-    (lambda: token_information(INDICES, IDS, 3), "expected expert_indices within 0–2, got 3"),
+    (lambda: token_information(INDICES, IDS, 3, min_count=3), "expected expert_indices within 0–2, got 3"),
     (
         lambda: token_information(INDICES, IDS, 4, min_count=0),
         "expected min_count and num_shuffles of at least 1, got 0 and 1",

@@ -1,5 +1,6 @@
 """Which expert a token id goes to, beside the same of shuffled tokens."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,9 @@ from workbench.analysis.routing.information import Information, entropy, mutual_
 from workbench.labelled import Labelled, TraceError
 
 __all__ = ["TokenSpecialization", "token_information", "token_specialization"]
+
+_TABLE = 12 << 20  # cells of 32 bits counted at a time: 48 MB
+_LARGEST_ID = (1 << 24) - 1
 
 
 @dataclass(frozen=True)
@@ -49,9 +53,11 @@ def token_specialization(
         token_ids: [token], or blocks of them: the ids of the same tokens.
         num_experts: E, of the model.
         min_count: ids seen less often are left out.
-        num_shuffles: over how many shuffles the null is a mean; each takes as much memory as the counts
-            [token id, layer, expert] in 32 bits.
+        num_shuffles: over how many shuffles the null is a mean.
         seed: of the shuffles.
+
+    Blocks are gone through several times, for some layers at a time, so that memory stays within 100 MB for the
+    tens of thousands of ids of a large corpus. Those of an iterator, which gives them only once, are kept.
 
     Returns:
         `TokenSpecialization`, of the ids ascending.
@@ -60,18 +66,22 @@ def token_specialization(
         TraceError: no tokens, other dims, an index that is no expert, rows that are not of the same tokens, or no id
             that was seen ``min_count`` times.
     """
-    table = _count(expert_indices, token_ids, num_experts, min_count, num_shuffles, seed)
+    table = _Counts(expert_indices, token_ids, num_experts, min_count, num_shuffles, seed)
+    value, null = np.zeros((2, len(table.ids), table.num_layers))
+    experts = np.zeros(value.shape, dtype=np.int64)
+    for layers, counts in table:
+        value[:, layers], experts[:, layers] = counts.max(-1), counts.argmax(-1)
+    for layers, counts in table.shuffled():
+        null[:, layers] += counts.max(-1)
     total = table.totals[:, None]
-    value = table.counts.max(-1) / total
-    null = np.mean([shuffled.max(-1) for shuffled in table.shuffled], axis=0) / total
     ids = {"token_id": tuple(table.ids.tolist())}
     coords = {**ids, **table.coords}
     dims = ("token_id", "layer")
     what = "max P(top-1 expert | token id)"
     return TokenSpecialization(
-        value=Labelled(value, dims, coords, f"{what}{table.source}"),
-        null=Labelled(null, dims, coords, f"{what} of shuffled tokens{table.null_source}"),
-        experts=Labelled(table.counts.argmax(-1), dims, coords, f"expert of {what}{table.source}"),
+        value=Labelled(value / total, dims, coords, f"{what}{table.source}"),
+        null=Labelled(null / (total * num_shuffles), dims, coords, f"{what} of shuffled tokens{table.null_source}"),
+        experts=Labelled(experts, dims, coords, f"expert of {what}{table.source}"),
         counts=Labelled(table.totals, ("token_id",), ids, f"times seen{table.source}"),
     )
 
@@ -104,11 +114,15 @@ def token_information(
     Raises:
         TraceError: what `token_specialization` raises.
     """
-    table = _count(expert_indices, token_ids, num_experts, min_count, num_shuffles, seed)
-    null = np.mean([_share_told(shuffled) for shuffled in table.shuffled], axis=0)
+    table = _Counts(expert_indices, token_ids, num_experts, min_count, num_shuffles, seed)
+    value, null = np.zeros((2, table.num_layers))
+    for layers, counts in table:
+        value[layers] = _share_told(counts)
+    for layers, counts in table.shuffled():
+        null[layers] += _share_told(counts) / num_shuffles
     what = "I(top-1 expert; token id)/H(top-1 expert)"
     return Information(
-        Labelled(_share_told(table.counts), ("layer",), table.coords, f"{what}, biased high{table.source}"),
+        Labelled(value, ("layer",), table.coords, f"{what}, biased high{table.source}"),
         Labelled(null, ("layer",), table.coords, f"{what} of shuffled tokens{table.null_source}"),
     )
 
@@ -123,62 +137,74 @@ def _share_told(counts: NDArray[Any]) -> NDArray[np.float64]:
     return told
 
 
-@dataclass(frozen=True)
-class _Table:
-    """Counts of the ids seen often enough, ascending."""
+class _Counts:
+    """How often each token id seen often enough goes to each top-1 expert.
 
-    ids: NDArray[np.int64]
-    totals: NDArray[np.int64]
-    counts: NDArray[np.uint32]
-    """[token id, layer, expert]"""
-    shuffled: list[NDArray[np.uint32]]
-    coords: dict[str, tuple[int, ...]]
-    source: str
-    null_source: str
+    Iterate for counts [token id, layer, expert] of some layers at a time, a pass over all blocks each.
+    """
 
-
-def _count(
-    expert_indices: Blocks, token_ids: Blocks, num_experts: int, min_count: int, num_shuffles: int, seed: int
-) -> _Table:
-    """Count how often each token id goes to each top-1 expert, as it is and with the ids shuffled within blocks."""
-    if min_count < 1 or num_shuffles < 1:
-        raise TraceError(f"expected min_count and num_shuffles of at least 1, got {min_count} and {num_shuffles}")
-    rows, ids = choices(expert_indices, num_experts), Rows(token_ids, ("token",), "token_ids")
-    tables = [_Growing(rows.sizes["layer"], num_experts) for _ in range(1 + num_shuffles)]
-    places: dict[int, int] = {}
-    rng = np.random.default_rng(seed)
-    for indices, here in aligned(rows, ids):
-        if here.dtype.kind not in "iu":
-            raise TraceError(f"expected integers as token_ids, got {here.dtype}")
-        found, inverse = np.unique(here, return_inverse=True)
-        row = np.array([places.setdefault(i, len(places)) for i in found.tolist()])[inverse]
-        for number, table in enumerate(tables):
-            table.add(rng.permutation(row) if number else row, indices[:, :, 0], len(places))
-    totals = tables[0].counts[:, 0].sum(-1, dtype=np.int64)[: len(places)]
-    seen = np.array(list(places))
-    kept = np.argsort(seen)[totals[np.argsort(seen)] >= min_count]
-    if not len(kept):
-        raise TraceError(
-            f"expected a token id seen {min_count} times or more, got {totals.max()} at most in {rows.num_tokens} "
-            "tokens; take more tokens, or a lower min_count, which makes the null larger"
+    def __init__(
+        self, expert_indices: Blocks, token_ids: Blocks, num_experts: int, min_count: int, num_shuffles: int, seed: int
+    ) -> None:
+        """Count the ids alone, in a first pass."""
+        if min_count < 1 or num_shuffles < 1:
+            got = f"{min_count} and {num_shuffles}"
+            raise TraceError(f"expected min_count and num_shuffles of at least 1, got {got}")
+        self._given = tuple(
+            list(given) if isinstance(given, Iterator) else given for given in (expert_indices, token_ids)
         )
-    source = f", {len(kept)} token ids seen {min_count} times or more among {rows.num_tokens} tokens{rows.origin}"
-    shuffles = f", mean of {num_shuffles}, seed {seed}" if num_shuffles > 1 else f", seed {seed}"
-    counts, *shuffled = (table.counts[kept] for table in tables)
-    return _Table(seen[kept], totals[kept], counts, shuffled, rows.coords, source, f"{shuffles}{source}")
+        self._num_experts, self._num_shuffles, self._seed = num_experts, num_shuffles, seed
+        rows, pairs = self._pass()
+        seen = np.zeros(0, dtype=np.int64)
+        for _, ids in pairs:
+            found = np.bincount(_checked(ids), minlength=len(seen))
+            found[: len(seen)] += seen
+            seen = found
+        self.ids = np.flatnonzero(seen >= min_count)
+        if not len(self.ids):
+            raise TraceError(
+                f"expected a token id seen {min_count} times or more, got {seen.max()} at most in {rows.num_tokens} "
+                "tokens; take more tokens, or a lower min_count, which makes the null larger"
+            )
+        self.totals = seen[self.ids]
+        self._row_of = np.full(len(seen), -1)
+        self._row_of[self.ids] = np.arange(len(self.ids))
+        self.num_layers, self.coords = rows.sizes["layer"], rows.coords
+        often = f"{len(self.ids)} token ids seen {min_count} times or more"
+        self.source = f", {often} among {rows.num_tokens} tokens{rows.origin}"
+        shuffles = f", mean of {num_shuffles}" if num_shuffles > 1 else ""
+        self.null_source = f"{shuffles}, seed {seed}{self.source}"
+
+    def __iter__(self) -> Iterator[tuple[slice, NDArray[np.uint32]]]:
+        """Yield layers and their counts."""
+        return self._groups(None)
+
+    def shuffled(self) -> Iterator[tuple[slice, NDArray[np.uint32]]]:
+        """Yield the same of each shuffle of the ids within the blocks; shuffled alike for every layer."""
+        for shuffle in range(self._num_shuffles):
+            yield from self._groups(shuffle)
+
+    def _groups(self, shuffle: int | None) -> Iterator[tuple[slice, NDArray[np.uint32]]]:
+        size = max(1, _TABLE // (len(self.ids) * self._num_experts))
+        for start in range(0, self.num_layers, size):
+            layers = slice(start, min(start + size, self.num_layers))
+            counts = np.zeros((len(self.ids), layers.stop - start, self._num_experts), dtype=np.uint32)
+            rng = None if shuffle is None else np.random.default_rng([self._seed, shuffle])
+            for indices, ids in self._pass()[1]:
+                rows = self._row_of[ids]
+                add_tokens(rows if rng is None else rng.permutation(rows), indices[:, layers, 0], counts)
+            yield layers, counts
+
+    def _pass(self) -> tuple[Rows, Iterator[tuple[NDArray[Any], NDArray[Any]]]]:
+        """Return what is read, and the blocks to go through once."""
+        rows = choices(self._given[0], self._num_experts)
+        return rows, aligned(rows, Rows(self._given[1], ("token",), "token_ids"))
 
 
-class _Growing:
-    """Counts [row, layer, expert] with room for more rows; 32 bits, as there are many."""
-
-    def __init__(self, num_layers: int, num_experts: int) -> None:
-        """Start without rows."""
-        self.counts = np.zeros((0, num_layers, num_experts), dtype=np.uint32)
-
-    def add(self, rows: NDArray[np.int64], top: NDArray[Any], num_rows: int) -> None:
-        """Count the top-1 experts [token, layer] of tokens in rows below ``num_rows``."""
-        if num_rows > len(self.counts):
-            grown = np.zeros((2 * num_rows, *self.counts.shape[1:]), dtype=np.uint32)
-            grown[: len(self.counts)] = self.counts
-            self.counts = grown
-        add_tokens(rows, top, self.counts)
+def _checked(ids: NDArray[Any]) -> NDArray[Any]:
+    if ids.dtype.kind not in "iu":
+        raise TraceError(f"expected integers as token_ids, got {ids.dtype}")
+    low, high = int(ids.min()), int(ids.max())
+    if low < 0 or high > _LARGEST_ID:
+        raise TraceError(f"expected token_ids within 0–{_LARGEST_ID}, got {low if low < 0 else high}")
+    return ids.astype(np.int64)
