@@ -19,6 +19,7 @@ __all__ = ["RoutingPaths"]
 
 FOLDER = Path(__file__).parent
 SHOWN = 6  # layers, where none are named
+DRAWN = 40  # flows in a gap, where no share is named
 
 
 class RoutingPaths(SharedSelection):
@@ -31,7 +32,8 @@ class RoutingPaths(SharedSelection):
         traces: a trace, several of one model, a `TraceStore`, or a `TokenSet`.
         layers: two or more captured layers, ascending; by default up to six, evenly over the captured ones.
         phase: completion, prompt, or all; of what is no `TokenSet`.
-        least: share of tokens from which a flow is drawn; the others are counted in words.
+        least: share of tokens from which a flow is drawn, the others are counted in words; by default so that at most
+            forty are drawn in a gap.
         layer, expert: where to start; by default where the other views of the traces are.
 
     Raises:
@@ -51,20 +53,21 @@ class RoutingPaths(SharedSelection):
         *,
         layers: Sequence[int] | None = None,
         phase: Phase | None = None,
-        least: float = 0.02,
+        least: float | None = None,
         layer: int | None = None,
         expert: int | None = None,
     ) -> None:
         """Count, and show the flow; see the class."""
         if isinstance(traces, TokenSet) and phase is not None:
             raise TraceError(f"a TokenSet has its phase already; leave phase={phase!r} out")
-        if not 0 <= least <= 1:
+        if least is not None and not 0 <= least <= 1:
             raise TraceError(f"expected a share of tokens within 0–1 as least, got {least}")
         token_set = traces if isinstance(traces, TokenSet) else TokenSet(traces, phase=phase or "completion")
         shown = _spread(token_set.layers) if layers is None else tuple(layers)
         paths = routing_paths(token_set.rows("expert_indices"), token_set.num_experts, shown)
         counts = paths.values
         information = path_information(paths)
+        least = _least_count(counts) / token_set.num_tokens if least is None else least
         flows = _flows(counts, least * token_set.num_tokens)
         facts = routing_facts(token_set)
         super().__init__(
@@ -98,6 +101,12 @@ def _spread(layers: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(layers[place] for place in places)
 
 
+def _least_count(counts: NDArray[Any]) -> int:
+    """Return the number of tokens that at most forty flows of any gap have."""
+    ranked = np.sort(counts.reshape(len(counts), -1), axis=1)[:, ::-1]
+    return 1 if ranked.shape[1] <= DRAWN else int(ranked[:, DRAWN].max()) + 1
+
+
 def _loads(counts: NDArray[Any]) -> NDArray[Any]:
     """Return how many tokens have each expert as top-1 [shown layer, expert]."""
     return np.concatenate([counts[:1].sum(2), counts.sum(1)])
@@ -109,7 +118,7 @@ def _flows(counts: NDArray[Any], least: float) -> NDArray[Any]:
     Columns: pair, from, to, tokens; then how many tokens of ``from`` go to experts before ``to``, and how many of
     ``to`` come from experts before ``from``: where on its two experts the ribbon stands.
     """
-    pair, source, target = np.nonzero(counts >= max(1, least))
+    pair, source, target = np.nonzero(counts >= max(1, least - 1e-9))
     leaving = counts.cumsum(2) - counts
     coming = counts.cumsum(1) - counts
     at = (pair, source, target)

@@ -4,7 +4,7 @@ import { Surface, UI_FONT, fitText, hatch } from "./surface.js";
 
 const GUTTER = 44;
 const TOP = 40;
-const GAP = 28;
+const GAP = 44;
 const LABEL_ROW = 15;
 export const DASHES = [[], [6, 3], [2, 2], [9, 3, 2, 3], [4, 4], [1, 3]];
 
@@ -77,7 +77,7 @@ export class CurvePainter {
     const below = labelRows(ends);
     chart.lines.forEach((values, i) => {
       const { label } = this.facts.lines[i];
-      const colour = palette.channels[label] ?? [palette.bar, palette.dark, palette.grey][i % 3];
+      const colour = palette.channels[label] ?? [palette.bar, palette.dark, palette.secondary][i % 3];
       this.paintLine(ctx, palette, values, x, colour, i, layer);
       this.paintLabel(ctx, palette, colour, label, ends[i], below[i], x0 + this.chart);
     });

@@ -9,7 +9,7 @@ import { View } from "./view.js";
 export const CHARTS = [
   { name: "entropy", title: "H / ln E", note: "1 = uniform", high: 1 },
   { name: "gini", title: "Gini", note: "0 = uniform", low: 0 },
-  { name: "cv", title: "CV = σ / μ", note: "0 = uniform", low: 0 },
+  { name: "cv", title: "CV", note: "σ / μ, 0 = uniform", low: 0 },
 ];
 
 // Bounds of a scale in tenths around all values; NaN counts for nothing.
@@ -98,9 +98,11 @@ export class CurveView extends View {
     if (!this.rows.has(layer)) return [["router", "not captured"]];
     const many = this.facts.lines.length > 1;
     const at = this.rows.get(layer);
-    return this.charts.flatMap(({ title, lines }) =>
-      lines.map((values, i) => [many ? `${title} ${this.facts.lines[i].label}` : title, twoDigitsOrMore(values[at])]),
-    );
+    const label = (i) => (many ? `${this.facts.lines[i].label} ` : "");
+    return this.charts.map(({ title, lines }) => [
+      title,
+      lines.map((values, i) => `${label(i)}${twoDigitsOrMore(values[at])}`).join(", "),
+    ]);
   }
 
   words(layer) {

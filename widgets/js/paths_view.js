@@ -24,7 +24,7 @@ export function gapWords(gap, flows, tokens) {
     `I = ${threeDigits(gap.information)} nats`,
     `shuffled tokens: ${threeDigits(gap.null)}`,
     `${grouped(flows.length)} drawn: ${shareWords(drawn / tokens)}`,
-    rest ? `${grouped(rest)} smaller: ${shareWords(1 - drawn / tokens)}` : "all flows are drawn",
+    rest ? `${grouped(rest)} smaller not drawn: ${shareWords(1 - drawn / tokens)}` : "all flows are drawn",
   ];
 }
 
