@@ -15,11 +15,11 @@ from workbench.analysis.expert_profile import expert_profile
 from workbench.analysis.token_set import TokenSet
 from workbench.trace import Trace, TraceError
 
-SHAPE: dict[str, Any] = dict(tokens=300, layers=4, experts=7, top_k=2, heads=6, kv_heads=2, d_head=14, window=9)
+SHAPE = {"tokens": 300, "layers": 4, "experts": 7, "top_k": 2, "heads": 6, "kv_heads": 2, "d_head": 14, "window": 9}
 
 
 def small(**changes: Any) -> Trace:
-    return synthetic_trace(**(SHAPE | changes))
+    return synthetic_trace(**{**SHAPE, **changes})
 
 
 def ask(view: ExpertCard, message: Any) -> list[dict[str, Any]]:
@@ -46,7 +46,6 @@ def test_a_card_is_the_profile() -> None:
     assert sum(g["tokens"] for g in card["roles"]) == tokens.num_tokens
     assert sum(n for _, n in card["positions"]) == tokens.num_tokens
     assert sum(p["together"] for p in card["partners"]) == profile.chosen  # top-2: one partner at every token
-    assert card["examples"][0]["before"].endswith(" ") is False
     assert card["uniformPartnerLift"] == pytest.approx(7 / 12)
 
 
@@ -109,6 +108,14 @@ def test_the_selection_and_options_are_the_constructors() -> None:
     assert ExpertCard(small(), phase="prompt")._cards["0/0"]["phase"] == "prompt"
     two = [small(seed=seed) for seed in range(2)]
     assert ExpertCard(two, topics=["sums", "facts"])._cards["0/0"]["lifts"]["numTopics"] == 2
+
+
+def test_a_token_set_is_taken_as_it_is() -> None:
+    trace = small()
+    tokens = TokenSet(trace, channel="analysis")
+    assert ExpertCard(tokens)._cards == ExpertCard(trace, channel="analysis")._cards
+    with pytest.raises(TraceError, match="already; leave phase='prompt', role='user' out"):
+        ExpertCard(tokens, phase="prompt", role="user")
 
 
 def test_bad_arguments_say_what_was_expected() -> None:

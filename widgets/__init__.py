@@ -1,6 +1,9 @@
 """Notebook views of traces: one selection, stepped in the browser."""
 
 from widgets.expert_card import ExpertCard
+from widgets.load_curve import LoadCurve
+from widgets.router_map import RouterMap
+from widgets.routing_paths import RoutingPaths
 from widgets.trace_explorer import TraceExplorer
 
-__all__ = ["ExpertCard", "TraceExplorer"]
+__all__ = ["ExpertCard", "LoadCurve", "RouterMap", "RoutingPaths", "TraceExplorer"]

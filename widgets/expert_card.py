@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import traitlets
 
@@ -12,7 +12,7 @@ from widgets.bundle import bundle, styles
 from widgets.selection import SharedSelection, selection_key
 from workbench.analysis.expert_profile import FORMAT, ExpertProfile, GroupRate, LayerChoices, expert_profile
 from workbench.analysis.layer_choices import NO_CHANNEL
-from workbench.analysis.token_set import TokenSet, Traces
+from workbench.analysis.token_set import Phase, TokenSet, Traces
 from workbench.trace import Trace, TraceError
 
 __all__ = ["CardReader", "ExpertCard", "card_of"]
@@ -110,15 +110,15 @@ class ExpertCard(SharedSelection):
     that of the views of the example's trace.
 
     Args:
-        traces: a trace, several of one model, or a `TraceStore`.
+        traces: a trace, several of one model, a `TraceStore`, or a `TokenSet`.
         layer, expert: where to start; None for where other views of the same traces are, else the first captured
             layer and expert 0.
-        phase: completion, prompt, or all.
-        channel, role: take the content of such messages only.
+        phase: completion (the default), prompt, or all; of what is no `TokenSet`.
+        channel, role: take the content of such messages only; of what is no `TokenSet`.
         min_count, shuffles, seed, topics: see `workbench.analysis.expert_profile.expert_profile`.
 
     Raises:
-        TraceError: what `TokenSet` or `expert_profile` refuse.
+        TraceError: what `TokenSet` or `expert_profile` refuse, or a phase, channel or role for a `TokenSet`.
         TraitError: a layer or expert outside the model.
     """
 
@@ -130,11 +130,11 @@ class ExpertCard(SharedSelection):
 
     def __init__(
         self,
-        traces: Trace | Traces,
+        traces: Trace | Traces | TokenSet,
         *,
         layer: int | None = None,
         expert: int | None = None,
-        phase: Literal["completion", "prompt", "all"] = "completion",
+        phase: Phase | None = None,
         channel: str | None = None,
         role: str | None = None,
         min_count: int = 10,
@@ -143,7 +143,7 @@ class ExpertCard(SharedSelection):
         topics: Sequence[str] | None = None,
     ) -> None:
         """Show a card; see the class."""
-        token_set = TokenSet(traces, phase=phase, channel=channel, role=role)
+        token_set = _token_set(traces, phase, channel, role)
         self._reader = CardReader(token_set, min_count=min_count, shuffles=shuffles, seed=seed, topics=topics)
         first = token_set.layers[0]
         self._reader.read(first, 0)  # what is wrong with the options shows here, not in the browser
@@ -162,6 +162,17 @@ class ExpertCard(SharedSelection):
         """Answer the browser, which asks for one card at a time."""
         if isinstance(message, dict) and isinstance(message.get("card"), str):
             self.send({"key": message["card"], "card": self._reader.answer(message["card"])})
+
+
+def _token_set(
+    traces: Trace | Traces | TokenSet, phase: Phase | None, channel: str | None, role: str | None
+) -> TokenSet:
+    if not isinstance(traces, TokenSet):
+        return TokenSet(traces, phase=phase or "completion", channel=channel, role=role)
+    given = {"phase": phase, "channel": channel, "role": role}
+    if named := [f"{name}={value!r}" for name, value in given.items() if value is not None]:
+        raise TraceError(f"a TokenSet has its phase, channel and role already; leave {', '.join(named)} out")
+    return traces
 
 
 def _counts(token_set: TokenSet) -> dict[str, int]:
