@@ -60,9 +60,10 @@ def permutation_test(
 
     Permuted labels presume that traces of both sides differ in their label only. Where one side's traces are longer,
     their mean is steadier, and permuted labels call that a difference: up to 98 % false positives in simulations of
-    ten times the length. So, where mean lengths differ by more than a quarter, and for pairs, what each trace adds to
-    Δ beyond the common rate gets a random sign instead (Hemerik, Goeman and Finos, 2020): in a pair, the two change
-    sides. That is exact as traces grow many. ``method`` says which was done.
+    ten times the length. So, where mean lengths differ by more than a quarter, what each trace adds to Δ beyond the
+    common rate gets a random sign instead (Hemerik, Goeman and Finos, 2020), and so does each pair, whose two then
+    change sides. That is exact as traces grow many; in simulations of 6 and more, 3 to 7 % false positives instead
+    of 5. ``method`` says which was done.
 
     Args:
         counts_a: [trace, layer, expert] integers, how often each trace of a chose an expert, as
@@ -93,17 +94,18 @@ def permutation_test(
     centred, scores = _scores(a, b, topics)
     rng = np.random.default_rng(seed)
     num_a = len(a.tokens)
+    tokens = np.concatenate([a.tokens, b.tokens])
     ratio = a.tokens.mean() / b.tokens.mean()
     if paired:
         what = "the two of each pair change sides (sign flip)"
         maxima = _flipped(scores[:num_a] + scores[num_a:], num_permutations, rng)
     elif max(ratio, 1 / ratio) <= _LENGTH_RATIO:
         what = "labels of whole traces permuted" + ("" if topics_a is None else f" within {topics.max() + 1} topics")
-        tokens = np.concatenate([a.tokens, b.tokens])
         maxima = _relabelled(centred, tokens, num_a, topics, num_permutations, rng)
     elif topics_a is None:
         what = f"each trace's part of Δ with a random sign, as traces of a are {ratio:.2g} times as long as those of b"
-        maxima = _flipped(scores, num_permutations, rng)
+        # A trace pulls the common rate towards itself, which takes from its part (HC2 of MacKinnon and White, 1985).
+        maxima = _flipped(scores / np.sqrt(1 - tokens / tokens.sum())[:, None], num_permutations, rng)
     else:
         raise TraceError(
             f"Within topics, labels are permuted, which presumes traces of like length: those of a have "
