@@ -118,8 +118,9 @@ def test_trace_and_harmony_stand_alone() -> None:
         == own("workbench.sentences")
         == set()
     )
-    assert own("workbench.trace") == {"workbench.labelled"}
-    assert foreign("workbench.trace") == foreign("workbench.labelled") == {"numpy"}
+    assert own("workbench.trace") == {"workbench.labelled", "workbench.attending"}
+    assert own("workbench.attending") == {"workbench.labelled"}
+    assert foreign("workbench.trace") == foreign("workbench.labelled") == foreign("workbench.attending") == {"numpy"}
     assert own("workbench.trace_file") <= {"workbench.trace", "workbench.labelled"}
     assert own("workbench.store") == {"workbench.trace", "workbench.trace_file"}
 
@@ -132,7 +133,7 @@ def test_capture_knows_nothing_downstream() -> None:
 
 @pytest.mark.parametrize("name", of("workbench.analysis"))
 def test_analysis_is_arrays_in_labelled_arrays_out(name: str) -> None:
-    assert own(name) <= {"workbench.trace", "workbench.labelled", *of("workbench.analysis")}
+    assert own(name) <= {"workbench.trace", "workbench.attending", "workbench.labelled", *of("workbench.analysis")}
     assert foreign(name) <= {"numpy", "scipy", "tqdm"}
 
 

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from workbench.attending import AttentionInputs, attention_rows
 from workbench.labelled import Labelled, TraceError, ranges
 
 __all__ = ["DIMS", "Attention", "Labelled", "Span", "Trace", "TraceError", "TraceView", "attention_rows"]
@@ -273,29 +274,40 @@ class Trace:
         Raises:
             TraceError: the layer was not captured, the head does not exist, or the result exceeds 2 GB.
         """
-        at = self._attention_layer(layer)
-        num_heads = self.arrays["queries"].shape[1]
-        if head is not None and not 0 <= head < num_heads:
-            raise TraceError(f"expected a head below {num_heads}, got {head}")
+        inputs = self.attention_inputs(layer, head)
         query_rows = _rows(rows, len(self))
-        heads = np.arange(num_heads) if head is None else np.array([head])
+        heads = range(self.arrays["queries"].shape[1]) if head is None else (int(head),)
         _check_pattern_size(len(heads), len(query_rows), len(self))
-        group = num_heads // self.arrays["keys"].shape[1]
-        sinks = self.arrays.get("sink_logits")
-        if sinks is not None and layer not in self.layers("sink_logits"):
-            raise TraceError(f"the sink logits of layer {layer} are not in this trace, so its attention is unknown")
-        pattern, sink_mass = attention_rows(
-            self.arrays["queries"][at, heads],
-            self.arrays["keys"][self.layers("keys").index(layer), heads[::group] // group],
-            None if sinks is None else sinks[self.layers("sink_logits").index(layer), heads],
-            scale=self.meta["attention"]["scale"],
-            window=self.meta["attention"]["windows"][layer],
-            rows=query_rows,
-        )
-        labels = {"head": tuple(heads.tolist()), "query": tuple(query_rows.tolist())}
+        pattern, sink_mass = attention_rows(*inputs, rows=query_rows)
+        labels = {"head": tuple(heads), "query": tuple(query_rows.tolist())}
         source = f"computed from {self.source('queries') or 'captured'} queries and keys, float32"
         mass = None if sink_mass is None else Labelled(sink_mass, ("head", "query"), labels, source)
         return Attention(Labelled(pattern, ("head", "query", "key"), labels, source), mass)
+
+    def attention_inputs(self, layer: int, head: int | None = None) -> AttentionInputs:
+        """Return the queries, keys, sink logits, scale and window of a layer, for `attention_rows`; no copy is made.
+
+        Args:
+            layer: a captured layer.
+            head: one head, with the kv head it reads; None for all.
+
+        Raises:
+            TraceError: the layer was not captured, or the head does not exist.
+        """
+        at = self._attention_layer(layer)
+        queries, keys = self.arrays["queries"][at], self.arrays["keys"][self.layers("keys").index(layer)]
+        if head is not None and not 0 <= head < len(queries):
+            raise TraceError(f"expected a head below {len(queries)}, got {head}")
+        sinks = self.arrays.get("sink_logits")
+        if sinks is not None and layer not in self.layers("sink_logits"):
+            raise TraceError(f"the sink logits of layer {layer} are not in this trace, so its attention is unknown")
+        of_layer = None if sinks is None else sinks[self.layers("sink_logits").index(layer)]
+        if head is not None:
+            kv_head = head // (len(queries) // len(keys))
+            queries, keys = queries[head : head + 1], keys[kv_head : kv_head + 1]
+            of_layer = None if of_layer is None else of_layer[head : head + 1]
+        attention = self.meta["attention"]
+        return AttentionInputs(queries, keys, of_layer, attention["scale"], attention["windows"][layer])
 
     def _attention_layer(self, layer: int) -> int:
         if "shard" in self.meta:
@@ -365,49 +377,6 @@ class TraceView:
     def attention(self, layer: int, head: int | None = None) -> Attention:
         """Compute attention from the tokens in view to every token of the whole trace."""
         return self.trace.attention(layer, head, slice(self.start, self.stop))
-
-
-def attention_rows(
-    queries: NDArray[Any],
-    keys: NDArray[Any],
-    sink_logits: NDArray[Any] | None,
-    *,
-    scale: float,
-    window: int | None = None,
-    rows: NDArray[np.int64] | None = None,
-) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
-    """Compute rows of causal attention, the sink included, in float32.
-
-    Args:
-        queries: [head, token, d_head], after RoPE.
-        keys: [kv_head, token, d_head]; heads share keys in consecutive groups (grouped-query attention).
-        sink_logits: [head], or None in families without sinks.
-        scale: usually ``d_head ** -0.5``.
-        window: tokens a row sees, itself included; None sees all before it.
-        rows: query tokens; None = all.
-
-    Returns:
-        pattern [head, row, key] whose rows sum to ``1 - sink_mass``; sink_mass [head, row] or None.
-    """
-    num_tokens = queries.shape[1]
-    rows = np.arange(num_tokens) if rows is None else np.asarray(rows)
-    num_heads, _, d_head = queries.shape
-    # The heads of a group stand behind one another, so that no key is copied per head.
-    grouped = queries[:, rows].astype(np.float32).reshape(len(keys), num_heads // len(keys) * len(rows), d_head)
-    scores = np.matmul(grouped, keys.astype(np.float32).transpose(0, 2, 1)) * np.float32(scale)
-    scores = scores.reshape(num_heads, len(rows), num_tokens)
-    distance = rows[:, None] - np.arange(num_tokens)
-    hidden = (distance < 0) if window is None else (distance < 0) | (distance >= window)
-    scores[:, hidden] = -np.inf
-    top = scores.max(axis=-1, keepdims=True, initial=-np.inf)  # of no tokens, too
-    if sink_logits is None:
-        weights = np.exp(scores - top)
-        return weights / weights.sum(axis=-1, keepdims=True), None
-    sink = np.broadcast_to(sink_logits.astype(np.float32)[:, None, None], top.shape)
-    top = np.maximum(top, sink)
-    weights, sink_weight = np.exp(scores - top), np.exp(sink - top)
-    total = weights.sum(axis=-1, keepdims=True) + sink_weight
-    return weights / total, (sink_weight / total)[..., 0]
 
 
 def _check(arrays: Mapping[str, NDArray[Any]], meta: Mapping[str, Any]) -> None:
