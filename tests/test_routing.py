@@ -1,6 +1,8 @@
 """Load, router and their losses against answers worked out by hand, and against other implementations."""
 
 import math
+import tracemalloc
+from itertools import repeat
 from typing import Any
 
 import ml_dtypes
@@ -8,6 +10,7 @@ import numpy as np
 import pytest
 from random_trace import random_trace
 
+from workbench.analysis import routing
 from workbench.analysis.routing import (
     expert_load,
     load_balance_loss,
@@ -224,6 +227,45 @@ def test_a_whole_set_of_traces_is_read_in_blocks() -> None:
     np.testing.assert_array_equal(load, expert_load(together, 7))
     assert load.source == "expert load per slot over 27 tokens, from prompt tokens of 3 traces of random (live)"
     np.testing.assert_array_equal(expert_load(rows, 7), load)  # a set can be gone through again
+
+
+class Copies:
+    """Blocks that exist only while they are read, each time anew."""
+
+    def __init__(self, array: Any, number: int) -> None:
+        self.array, self.number = array, number
+
+    def __iter__(self) -> Any:
+        return map(np.copy, repeat(self.array, self.number))
+
+
+def peak_bytes(measure: Any, num_blocks: int) -> int:
+    rng = np.random.default_rng(9)
+    indices = np.argsort(rng.random((3000, 3, 8)), -1)[..., :2].astype(np.uint8)
+    ids, logits = rng.integers(0, 50, 3000), rng.standard_normal((3000, 3, 8))
+    given = {"indices": indices, "ids": ids, "logits": logits}
+    tracemalloc.start()
+    measure({name: Copies(array, num_blocks) for name, array in given.items()})
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    return peak
+
+
+@pytest.mark.parametrize(
+    "measure",
+    [
+        lambda blocks: expert_load(blocks["indices"], 8),
+        lambda blocks: routing.coactivation(blocks["indices"], 8),
+        lambda blocks: routing.routing_paths(blocks["indices"], 8),
+        lambda blocks: routing.routing_overlap(blocks["indices"], blocks["indices"]),
+        lambda blocks: routing.token_specialization(blocks["indices"], blocks["ids"], 8),
+        lambda blocks: load_balance_loss(blocks["logits"], 2),
+        lambda blocks: router_z_loss(blocks["logits"]),
+    ],
+)
+def test_memory_does_not_grow_with_blocks(measure: Any) -> None:
+    peak_bytes(measure, 2)  # compiles
+    assert peak_bytes(measure, 40) < 1.5 * peak_bytes(measure, 4)
 
 
 BAD: list[tuple[Any, str]] = [

@@ -55,6 +55,18 @@ def test_specialization_counts_as_a_loop_does() -> None:
     assert got.counts.values.tolist() == [seen[i][0].total() for i in sorted(expected)]
 
 
+def test_some_layers_at_a_time_give_what_all_give(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(6)
+    indices, ids = rng.integers(0, 5, (300, 5, 2)), rng.integers(0, 7, 300)
+    whole, told = token_specialization(indices, ids, 5), token_information(indices, ids, 5)
+    monkeypatch.setattr("workbench.analysis.routing.specialization._TABLE", 2 * 7 * 5)
+    split, told_split = token_specialization(indices, ids, 5), token_information(iter([indices]), iter([ids]), 5)
+    for name in ("value", "null", "experts", "counts"):
+        np.testing.assert_array_equal(getattr(split, name), getattr(whole, name))
+    np.testing.assert_array_equal(told_split.value, told.value)
+    np.testing.assert_array_equal(told_split.null, told.null)
+
+
 def test_pieces_of_a_large_array_stay_aligned(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(2)
     indices, ids = rng.integers(0, 5, (100, 2, 1)), rng.integers(0, 4, 100)
@@ -143,6 +155,8 @@ BAD: list[tuple[Any, str]] = [
     ),
     (lambda: token_information(INDICES, IDS + 0.5, 4), "expected integers as token_ids, got float64"),
     (lambda: token_information(INDICES, IDS - 9, 4), "expected token_ids within 0–16777215, got -2"),
+    (lambda: token_information(INDICES, IDS - 8, 4), "expected token_ids within 0–16777215, got -1"),
+    (lambda: token_information(INDICES, IDS + 2**24, 4), "expected token_ids within 0–16777215, got 16777306"),
     (lambda: token_information(INDICES, IDS[:, None], 4), "token_ids: expected [token], got shape (7, 1)"),
     (lambda: token_information(INDICES, IDS, 3, min_count=3), "expected expert_indices within 0–2, got 3"),
     (

@@ -1,9 +1,13 @@
 """How a mixture of experts routes. Arrays in, labelled arrays out.
 
 Every result says in its ``source`` what it is and on how many tokens. Keep prompt and completion apart, as prefill
-and decode route differently: pass the rows of one phase, as in ``expert_load(trace[trace.num_prompt_tokens:]
-.expert_indices, 32)``, or of many traces, ``expert_load(TokenSet(store, phase="completion").rows("expert_indices"),
-32)``. Measures that add up over tokens read blocks in constant memory.
+and decode route differently: pass the rows of one phase, of one trace or of many::
+
+    expert_load(trace[trace.num_prompt_tokens :].expert_indices, 32)
+    expert_load(TokenSet(store, phase="completion").rows("expert_indices"), 32)
+
+Measures that add up over tokens read such blocks one at a time, in memory that does not grow with their number;
+`router_entropy` and `routing_margin` give a value per token, and keep those.
 
 Shapes: T tokens, L layers, E experts, k experts per token. Logarithms are natural unless a ``base`` says otherwise.
 """

@@ -19,7 +19,7 @@ Blocks: TypeAlias = Array | Iterable[Array]
 INDICES = ("token", "layer", "top_k")
 LOGITS = ("token", "layer", "expert")
 
-_PIECE = 1 << 22  # elements at a time, so that a float64 copy of all router logits never exists
+_PIECE = 1 << 21  # elements at a time, so that a float64 copy of all router logits never exists
 
 
 class Rows:

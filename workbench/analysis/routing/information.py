@@ -11,7 +11,7 @@ from workbench.labelled import Labelled
 __all__ = ["Information", "entropy", "mutual_information"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Information:
     """Mutual information, and how much of it is there without any relation."""
 

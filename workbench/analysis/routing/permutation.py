@@ -21,7 +21,7 @@ _ROUNDING = 1e-9
 _CELLS = 1 << 22  # of permutations × (traces or layers × experts) at a time
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PermutationTest:
     """What `permutation_test` found."""
 

@@ -14,11 +14,12 @@ from workbench.labelled import Labelled, TraceError
 
 __all__ = ["TokenSpecialization", "token_information", "token_specialization"]
 
-_TABLE = 12 << 20  # cells of 32 bits counted at a time: 48 MB
+_TABLE = 48 << 20  # bytes of counts at a time
+_RARE = 255  # times: an id seen no more often is counted in 8 bits, which keeps the many rare ids near the processor
 _LARGEST_ID = (1 << 24) - 1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TokenSpecialization:
     """How much each token id goes to one expert, and how much it would if it were any token."""
 
@@ -69,12 +70,14 @@ def token_specialization(
     table = _Counts(expert_indices, token_ids, num_experts, min_count, num_shuffles, seed)
     value, null = np.zeros((2, len(table.ids), table.num_layers))
     experts = np.zeros(value.shape, dtype=np.int64)
-    for layers, counts in table:
-        value[:, layers], experts[:, layers] = counts.max(-1), counts.argmax(-1)
-    for layers, counts in table.shuffled():
-        null[:, layers] += counts.max(-1)
-    total = table.totals[:, None]
-    ids = {"token_id": tuple(table.ids.tolist())}
+    for layers, parts in table:
+        value[:, layers] = np.concatenate([counts.max(-1) for counts in parts])
+        experts[:, layers] = np.concatenate([counts.argmax(-1) for counts in parts])
+    for layers, parts in table.shuffled():
+        null[:, layers] += np.concatenate([counts.max(-1) for counts in parts])
+    ascending = np.argsort(table.ids)
+    value, null, experts, total = (each[ascending] for each in (value, null, experts, table.totals[:, None]))
+    ids = {"token_id": tuple(table.ids[ascending].tolist())}
     coords = {**ids, **table.coords}
     dims = ("token_id", "layer")
     what = "max P(top-1 expert | token id)"
@@ -82,7 +85,7 @@ def token_specialization(
         value=Labelled(value / total, dims, coords, f"{what}{table.source}"),
         null=Labelled(null / (total * num_shuffles), dims, coords, f"{what} of shuffled tokens{table.null_source}"),
         experts=Labelled(experts, dims, coords, f"expert of {what}{table.source}"),
-        counts=Labelled(table.totals, ("token_id",), ids, f"times seen{table.source}"),
+        counts=Labelled(total[:, 0], ("token_id",), ids, f"times seen{table.source}"),
     )
 
 
@@ -116,10 +119,10 @@ def token_information(
     """
     table = _Counts(expert_indices, token_ids, num_experts, min_count, num_shuffles, seed)
     value, null = np.zeros((2, table.num_layers))
-    for layers, counts in table:
-        value[layers] = _share_told(counts)
-    for layers, counts in table.shuffled():
-        null[layers] += _share_told(counts) / num_shuffles
+    for layers, parts in table:
+        value[layers] = _share_told(parts)
+    for layers, parts in table.shuffled():
+        null[layers] += _share_told(parts) / num_shuffles
     what = "I(top-1 expert; token id)/H(top-1 expert)"
     return Information(
         Labelled(value, ("layer",), table.coords, f"{what}, biased high{table.source}"),
@@ -127,11 +130,10 @@ def token_information(
     )
 
 
-def _share_told(counts: NDArray[Any]) -> NDArray[np.float64]:
-    """Return ``I / H`` [layer] of counts [row, layer, expert], a layer at a time."""
-    layers = [counts[:, layer] for layer in range(counts.shape[1])]
-    information = np.array([mutual_information(layer) for layer in layers])
-    nats = np.array([entropy(layer.sum(0)) for layer in layers])
+def _share_told(parts: Parts) -> NDArray[np.float64]:
+    """Return ``I / H`` [layer], a layer at a time."""
+    layers = (np.concatenate([counts[:, layer] for counts in parts]) for layer in range(parts[0].shape[1]))
+    information, nats = np.array([(mutual_information(layer), entropy(layer.sum(0))) for layer in layers]).T
     told = np.full(len(nats), np.nan)
     np.divide(information, nats, out=told, where=nats > 0)
     return told
@@ -140,7 +142,8 @@ def _share_told(counts: NDArray[Any]) -> NDArray[np.float64]:
 class _Counts:
     """How often each token id seen often enough goes to each top-1 expert.
 
-    Iterate for counts [token id, layer, expert] of some layers at a time, a pass over all blocks each.
+    Iterate for counts [token id, layer, expert] of some layers at a time, a pass over all blocks each; in two parts,
+    the rare ids and the others. ``ids`` and ``totals`` are in the order of the two.
     """
 
     def __init__(
@@ -160,31 +163,31 @@ class _Counts:
             found = np.bincount(_checked(ids), minlength=len(seen))
             found[: len(seen)] += seen
             seen = found
-        self.ids = np.flatnonzero(seen >= min_count)
+        rare, often = np.flatnonzero((seen >= min_count) & (seen <= _RARE)), np.flatnonzero(seen >= max(min_count, _RARE + 1))
+        self.ids = np.concatenate([rare, often])
         if not len(self.ids):
             raise TraceError(
                 f"expected a token id seen {min_count} times or more, got {seen.max()} at most in {rows.num_tokens} "
                 "tokens; take more tokens, or a lower min_count, which makes the null larger"
             )
         self.totals = seen[self.ids]
-        self._row_of = np.full(len(seen), -1)
-        self._row_of[self.ids] = np.arange(len(self.ids))
+        self._rows_of = [(_rows_of(rare, len(seen)), len(rare), np.uint8), (_rows_of(often, len(seen)), len(often), np.uint32)]
         self.num_layers, self.coords = rows.sizes["layer"], rows.coords
-        often = f"{len(self.ids)} token ids seen {min_count} times or more"
-        self.source = f", {often} among {rows.num_tokens} tokens{rows.origin}"
+        ids_kept = f"{len(self.ids)} token ids seen {min_count} times or more"
+        self.source = f", {ids_kept} among {rows.num_tokens} tokens{rows.origin}"
         shuffles = f", mean of {num_shuffles}" if num_shuffles > 1 else ""
         self.null_source = f"{shuffles}, seed {seed}{self.source}"
 
-    def __iter__(self) -> Iterator[tuple[slice, NDArray[np.uint32]]]:
+    def __iter__(self) -> Iterator[tuple[slice, Parts]]:
         """Yield layers and their counts."""
         return self._groups(None)
 
-    def shuffled(self) -> Iterator[tuple[slice, NDArray[np.uint32]]]:
+    def shuffled(self) -> Iterator[tuple[slice, Parts]]:
         """Yield the same of each shuffle of the ids within the blocks; shuffled alike for every layer."""
         for shuffle in range(self._num_shuffles):
             yield from self._groups(shuffle)
 
-    def _groups(self, shuffle: int | None) -> Iterator[tuple[slice, NDArray[np.uint32]]]:
+    def _groups(self, shuffle: int | None) -> Iterator[tuple[slice, Parts]]:
         size = max(1, _TABLE // (len(self.ids) * self._num_experts))
         for start in range(0, self.num_layers, size):
             layers = slice(start, min(start + size, self.num_layers))
