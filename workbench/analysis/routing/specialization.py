@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,9 @@ __all__ = ["TokenSpecialization", "token_information", "token_specialization"]
 _TABLE = 48 << 20  # bytes of counts at a time
 _RARE = 255  # times: an id seen no more often is counted in 8 bits, which keeps the many rare ids near the processor
 _LARGEST_ID = (1 << 24) - 1
+
+Parts: TypeAlias = tuple[NDArray[np.uint8], NDArray[np.uint32]]
+"""counts [token id, layer, expert] of the rare ids, and of the others"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,18 +166,20 @@ class _Counts:
             found = np.bincount(_checked(ids), minlength=len(seen))
             found[: len(seen)] += seen
             seen = found
-        rare, often = np.flatnonzero((seen >= min_count) & (seen <= _RARE)), np.flatnonzero(seen >= max(min_count, _RARE + 1))
-        self.ids = np.concatenate([rare, often])
-        if not len(self.ids):
+        kept = np.flatnonzero(seen >= min_count)
+        self.ids = kept[np.argsort(seen[kept] > _RARE, kind="stable")]
+        self._num_rare = int((seen[kept] <= _RARE).sum())
+        if not len(kept):
             raise TraceError(
                 f"expected a token id seen {min_count} times or more, got {seen.max()} at most in {rows.num_tokens} "
                 "tokens; take more tokens, or a lower min_count, which makes the null larger"
             )
         self.totals = seen[self.ids]
-        self._rows_of = [(_rows_of(rare, len(seen)), len(rare), np.uint8), (_rows_of(often, len(seen)), len(often), np.uint32)]
+        self._row_of = np.full(len(seen), -1)
+        self._row_of[self.ids] = np.arange(len(self.ids))
         self.num_layers, self.coords = rows.sizes["layer"], rows.coords
-        ids_kept = f"{len(self.ids)} token ids seen {min_count} times or more"
-        self.source = f", {ids_kept} among {rows.num_tokens} tokens{rows.origin}"
+        often = f"{len(kept)} token ids seen {min_count} times or more"
+        self.source = f", {often} among {rows.num_tokens} tokens{rows.origin}"
         shuffles = f", mean of {num_shuffles}" if num_shuffles > 1 else ""
         self.null_source = f"{shuffles}, seed {seed}{self.source}"
 
@@ -188,15 +193,18 @@ class _Counts:
             yield from self._groups(shuffle)
 
     def _groups(self, shuffle: int | None) -> Iterator[tuple[slice, Parts]]:
-        size = max(1, _TABLE // (len(self.ids) * self._num_experts))
+        rare, often = self._num_rare, len(self.ids) - self._num_rare
+        size = max(1, _TABLE // ((rare + 4 * often) * self._num_experts))
         for start in range(0, self.num_layers, size):
             layers = slice(start, min(start + size, self.num_layers))
-            counts = np.zeros((len(self.ids), layers.stop - start, self._num_experts), dtype=np.uint32)
+            shape = (layers.stop - start, self._num_experts)
+            parts = np.zeros((rare, *shape), dtype=np.uint8), np.zeros((often, *shape), dtype=np.uint32)
             rng = None if shuffle is None else np.random.default_rng([self._seed, shuffle])
             for indices, ids in self._pass()[1]:
-                rows = self._row_of[ids]
-                add_tokens(rows if rng is None else rng.permutation(rows), indices[:, layers, 0], counts)
-            yield layers, counts
+                rows = self._row_of[ids] if rng is None else rng.permutation(self._row_of[ids])
+                add_tokens(np.where(rows < rare, rows, -1), indices[:, layers, 0], parts[0])
+                add_tokens(rows - rare, indices[:, layers, 0], parts[1])
+            yield layers, parts
 
     def _pass(self) -> tuple[Rows, Iterator[tuple[NDArray[Any], NDArray[Any]]]]:
         """Return what is read, and the blocks to go through once."""
