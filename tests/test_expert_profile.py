@@ -254,6 +254,15 @@ def test_choices_are_read_once_for_all_experts() -> None:
         expert_profile(choices, 1, 3)
 
 
+def test_choices_that_are_no_experts_and_stores_that_changed_are_refused() -> None:
+    with pytest.raises(TraceError, match="expected expert_indices within 0–3, got 4"):
+        profile(a_trace(shape={"num_experts": 4}))
+    tokens = TokenSet(a_trace())
+    tokens.traces = (a_trace([A]),)
+    with pytest.raises(TraceError, match=r"There were 20 tokens, now there are 1\. Make a new TokenSet"):
+        LayerChoices.gather(tokens, 4)
+
+
 def test_bytes_that_are_no_character_are_named() -> None:
     trace = a_trace()
     broken = trace.arrays | {"vocab_bytes": np.frombuffer(b"\xf0\x9fb\n<|start|><|end|>", dtype=np.uint8)}

@@ -32,7 +32,9 @@ class Groups:
 
 @dataclass(frozen=True, eq=False)
 class LayerChoices:
-    """The choices of one layer at the tokens of a `TokenSet`, trace after trace; about 20 bytes a token.
+    """The choices of one layer at the tokens of a `TokenSet`, trace after trace.
+
+    It grows with the tokens, by some 15 bytes for each: what single experts are asked needs every choice.
 
     Attributes:
         token_set: which tokens of which traces.
@@ -52,17 +54,21 @@ class LayerChoices:
     layer: int
     indices: NDArray[Any]
     ids: NDArray[Any]
-    rows: NDArray[np.int64]
+    rows: NDArray[np.int32]
     edges: NDArray[np.int64]
     channels: Groups | None
     roles: Groups | None
-    bins: NDArray[np.int64]
+    bins: NDArray[np.uint8]
     num_bins: int
     weight_sums: NDArray[np.float64] | None
 
     @classmethod
     def gather(cls, token_set: TokenSet, layer: int) -> "LayerChoices":
-        """Read the choices of one layer from all traces. Raises `TraceError` when it was not captured."""
+        """Read the choices of one layer from all traces.
+
+        Raises:
+            TraceError: the layer was not captured, an index is no expert, or a store has changed.
+        """
         if layer not in token_set.layers:
             raise TraceError(
                 f"the router of layer {layer} is not in these traces. Expected one of {ranges(token_set.layers)}."
@@ -73,13 +79,18 @@ class LayerChoices:
             positions = token_set.positions(trace)
             start, stop = _extent(trace, token_set.phase)
             ids.append(np.asarray(trace.arrays["token_ids"][positions]))
-            indices.append(_of_layer(trace, "expert_indices", layer, positions))
+            indices.append(_choices(trace, layer, positions, token_set.num_experts))
             offsets.append(positions - start)
             extents.append(stop - start)
             sums.append(_weight_sums(trace, layer, positions, token_set.num_experts))
             channels.add(trace, positions)
             roles.add(trace, positions)
         lengths = [len(part) for part in ids]
+        if sum(lengths) != token_set.num_tokens:
+            raise TraceError(
+                f"There were {token_set.num_tokens} tokens, now there are {sum(lengths)}. Make a new TokenSet of the "
+                "traces."
+            )
         num_bins = max(1, min(BINS, sum(lengths) // TOKENS_PER_BIN))
         found, rows = np.unique(np.concatenate(ids), return_inverse=True)
         known = [weights for weights in sums if weights is not None]
@@ -88,11 +99,11 @@ class LayerChoices:
             layer=layer,
             indices=np.concatenate(indices),
             ids=found,
-            rows=rows,
+            rows=rows.astype(np.int32),
             edges=np.cumsum([0, *lengths]),
             channels=channels.result(),
             roles=roles.result(),
-            bins=np.concatenate(offsets) * num_bins // np.repeat(extents, lengths),
+            bins=(np.concatenate(offsets) * num_bins // np.repeat(extents, lengths)).astype(np.uint8),
             num_bins=num_bins,
             weight_sums=np.sum(known, axis=0) if len(known) == len(sums) else None,
         )
@@ -140,6 +151,14 @@ def _extent(trace: Trace, phase: str) -> tuple[int, int]:
 def _of_layer(trace: Trace, name: str, layer: int, positions: NDArray[np.int64]) -> NDArray[Any]:
     """Return an array's values of one layer [token, …]."""
     return np.asarray(trace.arrays[name][positions, trace.layers(name).index(layer)])
+
+
+def _choices(trace: Trace, layer: int, positions: NDArray[np.int64], num_experts: int) -> NDArray[Any]:
+    chosen = _of_layer(trace, "expert_indices", layer, positions)
+    highest = int(chosen.max(initial=0))
+    if highest >= num_experts:
+        raise TraceError(f"expected expert_indices within 0–{num_experts - 1}, got {highest}")
+    return chosen
 
 
 def _weight_sums(
