@@ -157,11 +157,15 @@ def rows_of_ids(ids: NDArray[np.int32]) -> tuple[NDArray[np.int64], NDArray[np.i
 
 
 def workbench_specialization(ids: NDArray[np.int32], indices: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """As `token_specialization` counts: rare ids in 8 bits; without its null."""
     rows, seen = rows_of_ids(ids)
-    counts = np.zeros((len(seen), LAYERS, EXPERTS), np.uint32)
-    add_tokens(rows, indices[..., 0], counts)
-    share: NDArray[np.float64] = counts.max(-1) / seen[:, None]
-    return share
+    most = np.empty((len(seen), LAYERS), np.uint32)
+    for part, dtype in ((seen <= 255, np.uint8), (seen > 255, np.uint32)):
+        row_in_part = np.append(np.where(part, np.cumsum(part) - 1, -1), -1)  # −1 finds the last
+        counts = np.zeros((part.sum(), LAYERS, EXPERTS), dtype)
+        add_tokens(row_in_part[rows], indices[..., 0], counts)
+        most[part] = counts.max(-1)
+    return most / seen[:, None]
 
 
 def numpy_specialization(ids: NDArray[np.int32], top: NDArray[np.uint8]) -> NDArray[np.float64]:
