@@ -63,3 +63,12 @@ def test_bad_input_says_what_was_expected() -> None:
             LoadCurve(traces, **options)
     with pytest.raises(traitlets.TraitError, match="expected a layer within 0–2, got 3"):
         LoadCurve(trace, layer=3)
+
+
+def test_sets_of_other_traces_are_named_by_how_many_they_are() -> None:
+    one, other = small(seed=1), small(seed=2, tokens=233, source="replay")
+    view = LoadCurve({"one": TokenSet(one), "other": TokenSet([other]), "again": TokenSet(one, phase="prompt")})
+    facts = view._facts
+    assert (facts["title"], facts["numTraces"], facts["counts"]["token"]) == ("2 traces", 2, 0)
+    assert facts["sources"] == ["live", "replay"]
+    assert view._selection_key == selection_key([one, other])

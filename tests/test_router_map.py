@@ -89,7 +89,6 @@ def test_two_sets_of_tokens_can_be_contrasted_by_name() -> None:
         for phase in ("completion", "prompt", "all"):
             np.testing.assert_allclose(array(view, f"contrast/{phase}"), expected)
         assert [view._facts["contrasts"]["all"][n] for n in "ab"] == names
-        assert view._facts["contrasts"]["all"]["selections"][0] == "prompt tokens of 1 trace of by hand"
 
 
 def test_traces_are_added_up_and_share_a_selection_of_their_own() -> None:
@@ -140,14 +139,33 @@ def test_cards_of_each_phase_come_or_are_asked_for() -> None:
 
 def test_experts_chosen_together_stand_together() -> None:
     # Experts 0 and 3 are always together, as are 1 and 4; 2 goes with anyone, 5 was never chosen.
-    share = np.full((1, 6, 6), 0.0)
-    share[0, :5, 2] = share[0, 2, :5] = 0.1
-    share[0, 0, 3] = share[0, 3, 0] = share[0, 1, 4] = share[0, 4, 1] = 0.9
-    share[0, 5] = np.nan
-    share[0, range(6), range(6)] = np.nan
-    order = cluster_order(share)[0].tolist()
+    pairs = np.zeros((1, 6, 6))
+    pairs[0, :5, 2] = pairs[0, 2, :5] = 1
+    for i, j in ((0, 3), (1, 4)):
+        pairs[0, i, j] = pairs[0, j, i] = 9
+    order = cluster_order(pairs, np.array([[10, 10, 5, 10, 10, 0]]))[0].tolist()
     assert sorted(order) == [0, 1, 2, 3, 4, 5]
     assert abs(order.index(0) - order.index(3)) == abs(order.index(1) - order.index(4)) == 1
+
+
+def test_experts_are_clustered_by_jaccard_and_not_by_how_often_they_are_chosen() -> None:
+    # Expert 0 is with 1 at 20 of 100 + 100 tokens, J = .11; with 2 at all 8 of 2's, J = .08; 3 is with none.
+    pairs = np.zeros((1, 4, 4))
+    pairs[0, 0, 1] = pairs[0, 1, 0] = 20
+    pairs[0, 0, 2] = pairs[0, 2, 0] = 8
+    order = cluster_order(pairs, np.array([[100, 100, 8, 50]]))[0].tolist()
+    assert abs(order.index(0) - order.index(1)) == 1
+    assert order.index(3) in (0, 3)
+
+
+def test_of_many_traces_a_contrast_is_counted_when_asked_for() -> None:
+    traces = [small(seed=s, tokens=120) for s in range(17)]
+    view = RouterMap(traces)
+    assert "when asked for: RouterMap(…, show='contrast')" in view._facts["contrasts"]["completion"]["missing"]
+    assert not [key for key in view._arrays if key.startswith("contrast")]
+    assert view._cards == {}
+    view = RouterMap(traces, show="contrast", phase="all")
+    assert view._facts["contrasts"]["all"]["bTokens"] == TokenSet(traces, phase="all", channel="analysis").num_tokens
 
 
 def test_one_expert_per_token_cannot_be_clustered() -> None:

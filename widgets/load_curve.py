@@ -8,8 +8,8 @@ import numpy as np
 import traitlets
 
 from widgets.bundle import bundle, styles
-from widgets.routing_facts import load_of, routing_facts
-from widgets.selection import SharedSelection, selection_key
+from widgets.routing_facts import key_of, load_of, routing_facts
+from widgets.selection import SharedSelection
 from workbench.analysis.routing import load_cv, load_entropy, load_gini
 from workbench.analysis.token_set import Phase, TokenSet, Traces
 from workbench.trace import Trace, TraceError
@@ -50,12 +50,12 @@ class LoadCurve(SharedSelection):
         first = next(iter(sets.values()))
         arrays: dict[str, bytes] = {}
         for number, token_set in enumerate(sets.values()):
-            load = load_of(token_set, token_set.expert_counts()[0].sum(0))
+            load = load_of(token_set.expert_counts()[0].sum(0), token_set.num_tokens, token_set.top_k)
             for name, measure in MEASURES.items():
                 arrays[f"{name}/{number}"] = np.ascontiguousarray(measure(load).values, "<f8").tobytes()
-        facts = routing_facts(first)
+        facts = routing_facts(*sets.values())
         super().__init__(
-            selection_key(first.traces),
+            key_of(*sets.values()),
             facts["counts"],
             {"layer": layer},
             {"layer": first.layers[0]},

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, cast
+from typing import Any, Literal
 
 import numpy as np
 import traitlets
@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from widgets.blocks import PRELOAD_LIMIT_BYTES, TraceBlocks
 from widgets.bundle import bundle, styles
 from widgets.expert_card import CardReader
-from widgets.routing_facts import PHASES, PhaseRouting, phase_sets, routing_facts
-from widgets.selection import SharedSelection, selection_key
+from widgets.map_contrast import Contrast, Given, contrasts_of, tested_phases
+from widgets.routing_facts import PHASES, PhaseRouting, key_of, routing_facts
+from widgets.selection import SharedSelection
 from workbench.analysis.routing import PermutationTest
 from workbench.analysis.token_set import Phase, TokenSet, Traces
 from workbench.trace import Trace, TraceError
@@ -21,11 +22,12 @@ __all__ = ["RouterMap"]
 
 FOLDER = Path(__file__).parent
 SHOWS, ORDERS = ("load", "contrast", "token"), ("index", "load", "cluster")
+CHANNELS = ("final", "analysis")  # of the default contrast
+FEW = 16  # traces up to which it is counted unasked: that goes eight times through them
+CARD_TOKENS = 1_000_000  # experts × tokens up to which all cards come with the view: one or two seconds
 ROUTED = ("expert_indices", "expert_weights")
 
 _NO_CLUSTERS = "each token chooses one expert: none are chosen together"
-
-Contrast: TypeAlias = tuple[str, str] | tuple[TokenSet, TokenSet] | Mapping[str, TokenSet]
 
 
 class RouterMap(SharedSelection):
@@ -41,7 +43,8 @@ class RouterMap(SharedSelection):
             of one trace.
         phase: completion, prompt, or all.
         order: of the experts in a row: by index, by the row's load, or clustered: those chosen together side by side.
-        contrast: two channels, or two `TokenSet`, by label in a dict or as ``(a, b)``; final − analysis by default.
+        contrast: two channels, or two `TokenSet`, by label in a dict or as ``(a, b)``; final − analysis by default, of
+            more than 16 traces only when a contrast is to be shown.
         test: what `permutation_test` found for the contrast. Only with it are cells marked.
         layer, expert, token: where to start; by default where the other views of the traces are.
 
@@ -70,61 +73,59 @@ class RouterMap(SharedSelection):
         show: Literal["load", "contrast", "token"] = "load",
         phase: Phase = "completion",
         order: Literal["index", "load", "cluster"] = "index",
-        contrast: Contrast = ("final", "analysis"),
+        contrast: Given | None = None,
         test: PermutationTest | None = None,
         layer: int | None = None,
         expert: int | None = None,
         token: int | None = None,
     ) -> None:
         """Count, and show the map; see the class."""
-        sets = phase_sets(traces, phase)
-        shown = cast("TokenSet", sets[phase])
-        pairs = _pairs(shown, contrast)
-        tested = {} if test is None else _tested(pairs, test)
+        self._shown = shown = TokenSet(traces, phase=phase)
+        asked = contrast is not None or test is not None or show == "contrast"
+        contrasts = contrasts_of(shown, contrast or CHANNELS) if asked or shown.num_traces <= FEW else _not_counted()
+        _check_choice(shown, show, order, contrasts[phase])
+        tested = [] if test is None else tested_phases(contrasts, test)
+        routing = _routing(shown)
         one = shown.traces[0] if shown.num_traces == 1 else None
-        _check_choice(shown, show, order, pairs[phase])
         self._reader = None if one is None else TraceBlocks(one)
-        self._readers = {name: CardReader(found) for name, found in sets.items() if isinstance(found, TokenSet)}
+        self._cards_of: dict[str, CardReader] = {}
         facts = routing_facts(shown)
-        start = {"layer": shown.layers[0]}
-        if one is not None:
-            start["token"] = min(one.num_prompt_tokens, len(one) - 1)
         super().__init__(
-            selection_key(shown.traces),
+            key_of(shown),
             facts["counts"],
             {"layer": layer, "expert": expert, "token": token},
-            start,
+            {"layer": shown.layers[0]} | ({} if one is None else {"token": min(one.num_prompt_tokens, len(one) - 1)}),
             show=show,
             phase=phase,
             order=order,
-            _facts=facts | self._more_facts(sets, pairs, test, tested),
-            _arrays=_arrays(sets, pairs, tested),
-            _blocks=self._choices(),
-            _cards={
-                f"{name}/{key}": card
-                for name, reader in self._readers.items()
-                for key, card in reader.preload().items()
+            _facts=facts
+            | {
+                "trace": None if self._reader is None else _trace_facts(self._reader),
+                "phases": {name: _phase_facts(found) for name, found in routing.items()},
+                "contrasts": {n: {"missing": c} if isinstance(c, str) else c.facts() for n, c in contrasts.items()},
+                "orders": {} if shown.top_k > 1 else {"cluster": _NO_CLUSTERS},
+                "test": None if test is None else _test_facts(test, tested),
             },
+            _arrays=_arrays(routing, contrasts, test, tested),
+            _blocks=self._choices(),
+            _cards=self._some_cards(routing),
         )
         self.on_msg(self._answer)
 
-    def _more_facts(
-        self,
-        sets: Mapping[str, TokenSet | str],
-        pairs: Mapping[str, "_Pair | str"],
-        test: PermutationTest | None,
-        tested: Mapping[str, PermutationTest],
-    ) -> dict[str, Any]:
-        one = next(found for found in sets.values() if isinstance(found, TokenSet))
-        return {
-            "trace": None if self._reader is None else _trace_facts(self._reader),
-            "phases": {name: _phase_facts(found) for name, found in sets.items()},
-            "contrasts": {
-                name: {"missing": pair} if isinstance(pair, str) else pair.facts() for name, pair in pairs.items()
-            },
-            "orders": {} if one.top_k > 1 else {"cluster": _NO_CLUSTERS},
-            "test": None if test is None else _test_facts(test, tested),
-        }
+    def _some_cards(self, routing: Mapping[Phase, "PhaseRouting | str"]) -> dict[str, dict[str, Any]]:
+        """Return the cards of one trace by phase/layer/expert where they are quickly made, else none."""
+        known = {name: found for name, found in routing.items() if not isinstance(found, str)}
+        work = sum(found.counts.size * found.num_tokens for found in known.values())
+        if self._reader is None or work > CARD_TOKENS:
+            return {}
+        return {f"{name}/{key}": card for name in known for key, card in self._cards_in(name).preload().items()}
+
+    def _cards_in(self, phase: Phase) -> CardReader:
+        """Return what reads the cards of a phase. Raises `TraceError` when it has no tokens."""
+        if phase not in self._cards_of:
+            is_shown = phase == self._shown.phase
+            self._cards_of[phase] = CardReader(self._shown if is_shown else TokenSet(self._shown.traces, phase=phase))
+        return self._cards_of[phase]
 
     def _choices(self) -> dict[str, bytes]:
         """Return the token ids of the one trace, and its experts and weights where they are not too large."""
@@ -143,106 +144,68 @@ class RouterMap(SharedSelection):
         if not isinstance(message, dict):
             return
         if isinstance(key := message.get("card"), str):
-            phase, _, rest = key.partition("/")
-            known = self._readers.get(phase)
-            error = {"error": f"expected the key of a card, such as completion/13/7, got {key!r}"}
-            self.send({"key": key, "card": error if known is None else known.answer(rest)})
+            self.send({"key": key, "card": self._card(key)})
         elif isinstance(keys := message.get("fetch"), list) and self._reader is not None:
             found, failed = self._reader.read_all(keys)
             self.send({"blocks": list(found), "failed": failed}, list(found.values()))
 
+    def _card(self, key: str) -> dict[str, Any]:
+        phase, _, rest = key.partition("/")
+        if phase not in PHASES:
+            return {"error": f"expected the key of a card, such as completion/13/7, got {key!r}"}
+        try:
+            return self._cards_in(phase).answer(rest)
+        except TraceError as error:
+            return {"error": str(error)}
 
-def _check_choice(shown: TokenSet, show: str, order: str, pair: "_Pair | str") -> None:
+
+def _not_counted() -> dict[Phase, Contrast | str]:
+    why = f"of more than {FEW} traces a contrast is counted when asked for: RouterMap(…, show='contrast')"
+    return dict.fromkeys(PHASES, why)
+
+
+def _routing(shown: TokenSet) -> dict[Phase, PhaseRouting | str]:
+    """Return the routing of each phase, or why there is none."""
+    completion, prompt = (_phase(shown, phase) for phase in ("completion", "prompt"))
+    if isinstance(completion, str) or isinstance(prompt, str):
+        both = prompt if isinstance(completion, str) else completion
+    else:
+        both = completion.plus(prompt)
+    return {"completion": completion, "prompt": prompt, "all": both}
+
+
+def _phase(shown: TokenSet, phase: Phase) -> PhaseRouting | str:
+    if shown.phase == phase:
+        return PhaseRouting.of(shown)
+    try:
+        return PhaseRouting.of(TokenSet(shown.traces, phase=phase))
+    except TraceError as error:  # the traces were accepted: there is no such token
+        return str(error)
+
+
+def _check_choice(shown: TokenSet, show: str, order: str, contrast: Contrast | str) -> None:
     if show == "token" and shown.num_traces > 1:
         raise TraceError(f"show='token' follows the token of one trace, got {shown.num_traces} traces")
-    if show == "contrast" and isinstance(pair, str):
-        raise TraceError(pair)
+    if show == "contrast" and isinstance(contrast, str):
+        raise TraceError(contrast)
     if order == "cluster" and shown.top_k < 2:
         raise TraceError(f"order='cluster' is by co-activation, but {_NO_CLUSTERS}. Choose index or load.")
 
 
-class _Pair:
-    """A contrast: two selections, and how often each chooses an expert."""
-
-    def __init__(self, names: tuple[str, str], sets: tuple[TokenSet, TokenSet]) -> None:
-        self.names, self.sets = names, sets
-        self.rates = tuple(s.expert_counts()[0].sum(0) / s.num_tokens for s in sets)
-
-    @property
-    def delta(self) -> NDArray[np.float64]:
-        """[layer, expert], ``a₁/N₁ − a₂/N₂``, see `expert_contrast`."""
-        difference: NDArray[np.float64] = self.rates[0] - self.rates[1]
-        return difference
-
-    def facts(self) -> dict[str, Any]:
-        (a, b), (set_a, set_b) = self.names, self.sets
-        return {
-            **{"a": a, "b": b, "aTokens": set_a.num_tokens, "bTokens": set_b.num_tokens},
-            "selections": [str(set_a), str(set_b)],
-        }
-
-
-def _pairs(shown: TokenSet, contrast: Contrast) -> dict[str, _Pair | str]:
-    """Return the contrast of each phase, or why there is none. Two sets of tokens are what they are in every phase."""
-    given = tuple(contrast.items()) if isinstance(contrast, Mapping) else tuple(zip("ab", contrast, strict=False))
-    values = [value for _, value in given]
-    if len(given) != 2 or not (
-        all(isinstance(v, str) for v in values) or all(isinstance(v, TokenSet) for v in values)
-    ):
-        raise TraceError(f"expected a contrast of two channels or of two TokenSets, got {contrast!r}")
-    if isinstance(values[0], str):
-        return {phase: _channels(shown.traces, phase, values[0], str(values[1])) for phase in PHASES}
-    names, (a, b) = (str(given[0][0]), str(given[1][0])), cast("list[TokenSet]", values)
-    for name, chosen in zip(names, (a, b), strict=True):
-        if (chosen.model, chosen.num_experts, chosen.layers) != (shown.model, shown.num_experts, shown.layers):
-            raise TraceError(f"expected a contrast within the model and layers of {shown}; {name} is {chosen}")
-    pair = _Pair(names, (a, b))
-    return dict.fromkeys(PHASES, pair)
-
-
-def _channels(traces: Traces, phase: Phase, a: str, b: str) -> _Pair | str:
-    try:
-        return _Pair((a, b), (TokenSet(traces, phase=phase, channel=a), TokenSet(traces, phase=phase, channel=b)))
-    except TraceError as error:  # the traces were accepted: a channel has no token here
-        return str(error)
-
-
-def _tested(pairs: Mapping[str, _Pair | str], test: PermutationTest) -> dict[str, PermutationTest]:
-    """Return the test by the phases whose contrast it is of. Within topics, Δ differs, so traces are compared."""
-    sets = [pair for pair in pairs.values() if isinstance(pair, _Pair)]
-    within_topics = "within topics" in test.delta.source and len(set(map(id, sets))) == 1
-    found = {}
-    for name, pair in pairs.items():
-        if isinstance(pair, str) or pair.delta.shape != test.delta.shape:
-            continue
-        traces = [int((tokens > 0).sum()) for _, tokens in (s.expert_counts() for s in pair.sets)]
-        same = within_topics and traces == [test.num_traces_a, test.num_traces_b]
-        if same or np.allclose(pair.delta, test.delta.values):
-            found[name] = test
-    if not found:
-        raise TraceError(
-            "The test is of other tokens than the contrast: their differences disagree. Give permutation_test the "
-            "expert_counts() of the two TokenSets of the contrast; with topics, give the TokenSets as contrast=, too."
-        )
-    return found
-
-
-def _test_facts(test: PermutationTest, tested: Mapping[str, PermutationTest]) -> dict[str, Any]:
+def _test_facts(test: PermutationTest, tested: list[Phase]) -> dict[str, Any]:
     p = test.p_values.values
     layers, experts = p.shape
     found = f"Corrected p < .05 in {int((p < 0.05).sum())} of {layers} × {experts} cells"
     traces = f"{test.num_traces_a} and {test.num_traces_b} traces"
     return {
         "words": f"{found}; {traces}, max-statistic: {test.method}.",
-        "phases": list(tested),
+        "phases": tested,
         "withinTopics": "within topics" in test.delta.source,
     }
 
 
-def _phase_facts(found: TokenSet | str) -> dict[str, Any]:
-    if isinstance(found, str):
-        return {"missing": found}
-    return {"tokens": found.num_tokens, "selection": str(found)}
+def _phase_facts(found: PhaseRouting | str) -> dict[str, Any]:
+    return {"missing": found} if isinstance(found, str) else {"tokens": found.num_tokens}
 
 
 def _trace_facts(reader: TraceBlocks) -> dict[str, Any]:
@@ -252,27 +215,21 @@ def _trace_facts(reader: TraceBlocks) -> dict[str, Any]:
 
 
 def _arrays(
-    sets: Mapping[str, TokenSet | str],
-    pairs: Mapping[str, _Pair | str],
-    tested: Mapping[str, PermutationTest],
+    routing: Mapping[Phase, PhaseRouting | str],
+    contrasts: Mapping[Phase, Contrast | str],
+    test: PermutationTest | None,
+    tested: list[Phase],
 ) -> dict[str, bytes]:
     """Return counts, entropy, contrasts and p values as float64 and orders as int32, C order, little endian."""
     arrays: dict[str, NDArray[Any]] = {}
-    for name, found in sets.items():
-        if isinstance(found, TokenSet):
-            routing = PhaseRouting.of(found)
-            arrays |= {f"counts/{name}": routing.counts, f"entropy/{name}": routing.entropy}
-            arrays[f"order/{name}"] = routing.order
-    for name, pair in pairs.items():
-        if not isinstance(pair, str):
-            arrays |= {
-                f"contrast/{name}": pair.delta,
-                f"rate_a/{name}": pair.rates[0],
-                f"rate_b/{name}": pair.rates[1],
-            }
-    for name, test in tested.items():
-        arrays |= {f"contrast/{name}": test.delta.values, f"p/{name}": test.p_values.values}
-    return {
-        key: np.ascontiguousarray(a, "<i4" if key.startswith("order/") else "<f8").tobytes()
-        for key, a in arrays.items()
-    }
+    for name, found in routing.items():
+        if not isinstance(found, str):
+            arrays |= {f"counts/{name}": found.counts, f"entropy/{name}": found.entropy, f"order/{name}": found.order}
+    for name, c in contrasts.items():
+        if not isinstance(c, str):
+            arrays |= {f"contrast/{name}": c.delta, f"rate_a/{name}": c.a.rates, f"rate_b/{name}": c.b.rates}
+    if test is not None:
+        for name in tested:
+            arrays |= {f"contrast/{name}": test.delta.values, f"p/{name}": test.p_values.values}
+    types = {key: "<i4" if key.startswith("order/") else "<f8" for key in arrays}
+    return {key: np.ascontiguousarray(array, types[key]).tobytes() for key, array in arrays.items()}

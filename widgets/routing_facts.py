@@ -1,17 +1,19 @@
 """What views of routing send to the browser: facts as JSON, counts and orders per phase as bytes."""
 
-from typing import Any, NamedTuple, cast, get_args
+from dataclasses import dataclass
+from typing import Any, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from widgets.blocks import TraceBlocks
+from widgets.selection import selection_key
 from workbench.analysis.routing import coactivation, load_entropy
 from workbench.analysis.token_set import Phase, TokenSet, Traces
 from workbench.labelled import Labelled
-from workbench.trace import Trace, TraceError
+from workbench.trace import Trace
 
-__all__ = ["PHASES", "PhaseRouting", "cluster_order", "load_of", "phase_sets", "routing_facts", "selection_counts"]
+__all__ = ["PHASES", "PhaseRouting", "cluster_order", "key_of", "load_of", "routing_facts", "selection_counts"]
 
 PHASES: tuple[Phase, ...] = get_args(Phase)
 
@@ -23,93 +25,109 @@ def selection_counts(token_set: TokenSet) -> dict[str, int]:
     return counts | {"expert": token_set.num_experts, "token": len(first) if token_set.num_traces == 1 else 0}
 
 
-def routing_facts(token_set: TokenSet) -> dict[str, Any]:
-    """Return title, model and shape of the traces of a set, and where their routing comes from."""
-    first = token_set.traces[0]
-    one = token_set.num_traces == 1
-    sources, dtypes = _origins(token_set.traces)
+def routing_facts(*token_sets: TokenSet) -> dict[str, Any]:
+    """Return title, model and shape of the traces of sets of one model, and where their routing comes from."""
+    first = token_sets[0]
+    traces = _distinct(token_sets)
+    trace, count = first.traces[0], sum(map(len, traces))
+    found = [_origin(t) for several in traces for t in several]
+    sources, dtypes = (sorted(filter(None, set(names))) for names in zip(*found, strict=True))
     return {
-        "title": str(first.meta.get("question") or "Trace") if one else f"{token_set.num_traces:,} traces",
-        "model": token_set.model,
-        "embedded": bool(first.provenance.get("embedded", token_set.model == "tiny")),
+        "title": str(trace.meta.get("question") or "Trace") if count == 1 else f"{count:,} traces",
+        "model": first.model,
+        "embedded": bool(trace.provenance.get("embedded", first.model == "tiny")),
         "sources": sources,
         "dtypes": dtypes,
-        "counts": selection_counts(token_set),
-        "layers": list(token_set.layers),
-        "topK": token_set.top_k,
-        "numTraces": token_set.num_traces,
+        "counts": selection_counts(first) | ({} if count == 1 else {"token": 0}),
+        "layers": list(first.layers),
+        "topK": first.top_k,
+        "numTraces": count,
     }
 
 
-def _origins(traces: Traces) -> tuple[list[str], list[str]]:
-    """Return the sources of ``expert_indices`` and the dtypes that the model ran in."""
-    found = [(t.source("expert_indices"), str(t.provenance.get("dtype", "")).removeprefix("torch.")) for t in traces]
-    sources, dtypes = (sorted(filter(None, set(names))) for names in zip(*found, strict=True))
-    return sources, dtypes
+def key_of(*token_sets: TokenSet) -> str:
+    """Return the `selection_key` of the traces of sets, each counted once."""
+    return selection_key(trace for traces in _distinct(token_sets) for trace in traces)
 
 
-def phase_sets(traces: Trace | Traces, phase: Phase, **kind: str | None) -> dict[str, TokenSet | str]:
-    """Return the `TokenSet` of each phase, or why there is none; that of ``phase`` must be there.
-
-    Raises `TraceError` as `TokenSet` does.
-    """
-    wanted = TokenSet(traces, phase=phase, **kind)
-    return {name: wanted if name == phase else _set_or_reason(wanted.traces, name, **kind) for name in PHASES}
-
-
-def _set_or_reason(traces: Traces, phase: Phase, **kind: str | None) -> TokenSet | str:
-    try:
-        return TokenSet(traces, phase=phase, **kind)
-    except TraceError as error:  # the traces were accepted: there is no such token
-        return str(error)
+def _distinct(token_sets: tuple[TokenSet, ...]) -> list[Traces]:
+    """Return the traces of sets without those that another set is on as well."""
+    found: list[Traces] = []
+    for token_set in token_sets:
+        if not any(_same(token_set.traces, traces) for traces in found):
+            found.append(token_set.traces)
+    return found
 
 
-class PhaseRouting(NamedTuple):
+def _same(a: Traces, b: Traces) -> bool:
+    return a is b or (isinstance(a, tuple) and isinstance(b, tuple) and list(map(id, a)) == list(map(id, b)))
+
+
+def _origin(trace: Trace) -> tuple[str, str]:
+    """Return the source of a trace's ``expert_indices`` and the dtype that the model ran in."""
+    return trace.source("expert_indices"), str(trace.provenance.get("dtype", "")).removeprefix("torch.")
+
+
+@dataclass(frozen=True, eq=False)
+class PhaseRouting:
     """The routing of the tokens of one phase."""
 
+    num_tokens: int
+    top_k: int
     counts: NDArray[np.int64]
     """[layer, expert], how often each expert was chosen"""
-    entropy: NDArray[np.float64]
-    """[layer], H(f)/ln E of the load"""
-    order: NDArray[np.int32]
-    """[layer, place], experts of each layer beside those that they are chosen with"""
+    pairs: NDArray[np.float64] | None
+    """[layer, expert, partner], how often two experts were chosen together; None where a token chooses one expert"""
 
     @classmethod
     def of(cls, token_set: TokenSet) -> "PhaseRouting":
         """Count; twice through the traces, one of them open at a time."""
         counts = token_set.expert_counts()[0].sum(0)
-        return cls(counts, load_entropy(load_of(token_set, counts)).values, _clustered(token_set))
+        if token_set.top_k < 2:
+            return cls(token_set.num_tokens, 1, counts, None)
+        share = coactivation(token_set.rows("expert_indices"), token_set.num_experts).values
+        return cls(token_set.num_tokens, token_set.top_k, counts, np.nan_to_num(share) * counts[:, :, None])
+
+    def plus(self, other: "PhaseRouting") -> "PhaseRouting":
+        """Return the routing of the tokens of both."""
+        pairs = None if self.pairs is None or other.pairs is None else self.pairs + other.pairs
+        return PhaseRouting(self.num_tokens + other.num_tokens, self.top_k, self.counts + other.counts, pairs)
+
+    @property
+    def entropy(self) -> NDArray[np.float64]:
+        """[layer], H(f)/ln E of the load."""
+        return load_entropy(load_of(self.counts, self.num_tokens, self.top_k)).values
+
+    @property
+    def order(self) -> NDArray[np.int32]:
+        """[layer, place], experts of each layer beside those that they are chosen with; by index where none are."""
+        if self.pairs is not None:
+            return cluster_order(self.pairs, self.counts)
+        return np.tile(np.arange(self.counts.shape[1], dtype=np.int32), (len(self.counts), 1))
 
 
-def _clustered(token_set: TokenSet) -> NDArray[np.int32]:
-    if token_set.top_k < 2:  # none are chosen together
-        return np.tile(np.arange(token_set.num_experts, dtype=np.int32), (len(token_set.layers), 1))
-    return cluster_order(coactivation(token_set.rows("expert_indices"), token_set.num_experts).values)
-
-
-def load_of(token_set: TokenSet, counts: NDArray[np.int64]) -> Labelled:
+def load_of(counts: NDArray[np.int64], num_tokens: int, top_k: int) -> Labelled:
     """Return ``f_e = n_e / (T·k)`` [layer, expert] from counts [layer, expert]."""
-    source = f"expert load per slot over {token_set.num_tokens} tokens, from {token_set}"
     return Labelled(
-        counts / (token_set.num_tokens * token_set.top_k), ("layer", "expert"), {"layer": token_set.layers}, source
+        counts / (num_tokens * top_k), ("layer", "expert"), {}, f"expert load per slot over {num_tokens} tokens"
     )
 
 
-def cluster_order(together: NDArray[np.float64]) -> NDArray[np.int32]:
+def cluster_order(pairs: NDArray[np.float64], counts: NDArray[np.int64]) -> NDArray[np.int32]:
     """Return an order of each layer's experts in which those that are chosen together stand together.
 
     Average linkage of ``1 − J``, with ``J_ij = N_ij / (N_i + N_j − N_ij)`` the Jaccard index of the tokens that chose
     i and those that chose j. Experts of two layers have nothing to do with each other, so each layer has its own.
 
     Args:
-        together: [layer, expert, expert], ``P(j | i) = N_ij / N_i``; NaN in the row of an expert never chosen.
+        pairs: [layer, expert, expert], ``N_ij``, tokens that chose both.
+        counts: [layer, expert], ``N_i``.
 
     Returns:
         [layer, place] int32.
     """
-    with np.errstate(divide="ignore", invalid="ignore"):
-        jaccard = 1 / (1 / together + 1 / together.transpose(0, 2, 1) - 1)
-    distance = 1 - np.nan_to_num(jaccard, posinf=0.0)
+    either = counts[:, :, None] + counts[:, None, :] - pairs
+    distance = 1 - np.divide(pairs, either, out=np.zeros_like(pairs), where=either > 0)
     return np.stack([_leaves(layer) for layer in distance]).astype(np.int32)
 
 

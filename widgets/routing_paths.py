@@ -9,8 +9,8 @@ import traitlets
 from numpy.typing import NDArray
 
 from widgets.bundle import bundle, styles
-from widgets.routing_facts import routing_facts
-from widgets.selection import SharedSelection, selection_key
+from widgets.routing_facts import key_of, routing_facts
+from widgets.selection import SharedSelection
 from workbench.analysis.routing import path_information, routing_paths
 from workbench.analysis.token_set import Phase, TokenSet, Traces
 from workbench.trace import Trace, TraceError
@@ -71,7 +71,7 @@ class RoutingPaths(SharedSelection):
         flows = _flows(counts, least * token_set.num_tokens)
         facts = routing_facts(token_set)
         super().__init__(
-            selection_key(token_set.traces),
+            key_of(token_set),
             facts["counts"],
             {"layer": layer, "expert": expert},
             {"layer": shown[0]},

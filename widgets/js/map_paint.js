@@ -105,7 +105,7 @@ export class MapPainter {
     const { width } = this.cell;
     const every = tickEvery(this.numExperts, width);
     for (let p = 0; p < this.numExperts; p += every) {
-      if (Math.abs(p - column) * width >= 15) {
+      if (Math.abs(p - column) * width >= 8 + 6 * String(column).length) {
         this.text(ctx, palette.secondary, String(p), "11px", this.tickAt(p), HEAD / 2 + 1, "center");
       }
     }
