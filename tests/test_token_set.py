@@ -1,14 +1,19 @@
 """Which tokens a measure is on, against positions worked out by hand."""
 
-from collections.abc import Callable
+import signal
+import tracemalloc
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from random_trace import random_trace
+from tqdm.auto import tqdm
 
+from workbench.analysis.routing import coactivation, coactivation_lift, expert_load, token_specialization
 from workbench.analysis.token_set import TokenSet
+from workbench.labelled import Labelled
 from workbench.store import TraceStore
 from workbench.trace import Span, Trace, TraceError
 
@@ -200,3 +205,121 @@ def test_bad_input_is_named(call: Callable[[], Any], text: str) -> None:
     with pytest.raises(TraceError) as caught:
         call()
     assert str(caught.value) == text
+
+
+# --- over a store, a trace at a time -----------------------------------------------------------------------------
+
+
+def filled(folder: Path, *lengths: int) -> TraceStore:
+    store = TraceStore(folder, create=True)
+    for length in lengths:
+        store.add(a_trace(length, experts=7, top_k=3, provenance=FACTS | {"seed": length}))
+    return store
+
+
+def mapped(store: TraceStore) -> int:
+    """How many files of the store the process has in its memory map."""
+    return Path("/proc/self/maps").read_text().count(str(store.path))
+
+
+needs_proc = pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="looks at /proc")
+
+
+def test_measures_of_a_store_are_those_of_its_arrays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = filled(tmp_path / "runs", 40, 13, 90, 11, 61)
+    monkeypatch.setattr("workbench.analysis.token_set._BLOCK", 17)
+    token_set = TokenSet(store, phase="all", role="assistant")
+    places = [token_set.positions(trace) for trace in store]
+    indices, ids = (
+        np.concatenate([trace.arrays[name][at] for trace, at in zip(store, places, strict=True)])
+        for name in ("expert_indices", "token_ids")
+    )
+    assert len(indices) == token_set.num_tokens == sum(length - 11 for length in (40, 13, 90, 11, 61)) + 5
+    rows = token_set.rows("expert_indices")
+    for measure in (expert_load, coactivation, coactivation_lift):
+        streamed = measure(rows, 7)
+        np.testing.assert_array_equal(streamed, measure(indices, 7))
+        assert streamed.coords == {"layer": (2, 5, 6)}
+        assert streamed.source.endswith(
+            f"over {len(indices)} tokens, from prompt and completion tokens of assistant messages of 5 traces of odd"
+            " (live)"
+        )
+    special = token_specialization(rows, token_set.rows("token_ids"), 7, min_count=3)
+    np.testing.assert_array_equal(special.value, token_specialization(indices, ids, 7, min_count=3).value)
+    assert special.value.coords["layer"] == (2, 5, 6)
+    counts, tokens = token_set.expert_counts()
+    np.testing.assert_allclose(counts.sum(0) / (3 * tokens.sum()), expert_load(rows, 7))
+
+
+@needs_proc
+def test_one_trace_is_open_at_a_time(tmp_path: Path) -> None:
+    store = filled(tmp_path / "runs", *range(20, 50))
+    rows = TokenSet(store).rows("expert_indices")
+    assert mapped(store) == 0
+    assert max([mapped(store) for _ in rows]) <= 2  # the one in hand, and the next as it is opened
+    assert max([mapped(store) for _ in store]) <= 2
+    assert mapped(store) == 0
+
+
+def test_memory_does_not_grow_with_the_corpus(tmp_path: Path) -> None:
+    def peak(store: TraceStore) -> int:
+        token_set = TokenSet(store)
+        tracemalloc.start()
+        coactivation(token_set.rows("expert_indices"), 7)
+        token_specialization(token_set.rows("expert_indices"), token_set.rows("token_ids"), 7, min_count=1)
+        token_set.expert_counts()
+        most = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return most
+
+    few, many = filled(tmp_path / "few", 8000, 8001), filled(tmp_path / "many", *range(8000, 8040))
+    peak(few)  # compiles
+    assert peak(many) < 1.1 * peak(few)
+
+
+@needs_proc
+@pytest.mark.parametrize("where", ["in the loop", "in a measure", "while counting"])
+def test_an_interrupt_leaves_nothing_open(where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = filled(tmp_path / "runs", 20, 30, 40, 50)
+    token_set = TokenSet(store)
+    seen: list[int] = []
+
+    def interrupt(*_: Any) -> bool:
+        seen.append(mapped(store))
+        if len(seen) == 3:
+            signal.raise_signal(signal.SIGINT)
+        return True
+
+    def blocks() -> Iterator[Labelled]:
+        for block in token_set.rows("expert_indices"):
+            interrupt()
+            yield block
+
+    monkeypatch.setattr("workbench.analysis.token_set.add_load", interrupt)
+    runs: dict[str, Callable[[], Any]] = {
+        "in the loop": lambda: [interrupt() for _ in token_set.rows("expert_indices")],
+        "in a measure": lambda: coactivation(blocks(), 7),
+        "while counting": token_set.expert_counts,
+    }
+    interrupted = False
+    try:
+        runs[where]()
+    except KeyboardInterrupt:
+        interrupted = True
+    assert interrupted
+    assert len(seen) == 3
+    assert set(seen) <= {1, 2}
+    assert mapped(store) == 0
+    assert not tqdm._instances
+    assert len(list(token_set.rows("expert_indices"))) == 4
+
+
+def test_a_damaged_file_is_named_in_mid_stream(tmp_path: Path) -> None:
+    store = filled(tmp_path / "runs", 20, 30, 40)
+    token_set = TokenSet(store)
+    path = store.path / f"{store.names[2]}.safetensors"
+    path.write_bytes(path.read_bytes()[:-10])
+    with pytest.raises(TraceError, match=rf"^{path} was cut off"):
+        expert_load(token_set.rows("expert_indices"), 7)
+    with pytest.raises(TraceError, match=rf"^{path} was cut off"):
+        TokenSet(store)
