@@ -308,7 +308,7 @@ def test_an_interrupt_leaves_nothing_open(where: str, tmp_path: Path, monkeypatc
         interrupted = True
     assert interrupted
     assert len(seen) == 3
-    assert set(seen) <= {1, 2}
+    assert set(seen) <= {1, 2, 3}  # the one in hand, the next, and the first, which a measure looks at before
     assert mapped(store) == 0
     assert not tqdm._instances
     assert len(list(token_set.rows("expert_indices"))) == 4
