@@ -23,6 +23,21 @@ assert weights.shape == (1, 4, 2) and margins.shape == (1, 4)
 assert low.analysis_text == "" and len(high.analysis_text) > 20
 assert (again.token_ids.values == trace.token_ids.values).all()
 """,
+    "02_routing": """
+assert (tokens.num_traces, load.shape) == (10, (4, 8))
+assert sum(1 for kind in kind_of.values() if kind == 0) == 10 and set(kind_of.values()) == {0, 1, 2, 3, 4}
+assert share.shape == (5, 4) and share.values.max() > bound > 1 / 8
+assert (card.layer, card.expert) == (int(strongest[1]), int(expert[tuple(strongest)])) and len(card._cards) == 32
+assert card._cards[f"{card.layer}/{card.expert}"]["lifts"]["numAbove"] > 0
+assert (told.value.values > told.null.values).all()
+assert lost and len(topics) == mixed.num_traces == 16
+assert test.num_traces_a == digits.num_traces_b == by_effort.num_traces_a == 10
+assert counts["final"].sum() == 2 * 4 * lengths["final"].sum()
+assert overlap.values.min() > 0.9 and apart.values.max() < 0.6
+assert margin.shape == (tokens.num_tokens, 4)
+assert differ > 0 and where < typical
+assert check.sizes == {"layer": 4, "expert": 8, "partner": 8}
+""",
 }
 
 
