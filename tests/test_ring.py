@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import workbench as wb
 from workbench import collect, derive, ring
-from workbench.hooks import attach
+from workbench.hooks import attach, rows_of
 from workbench.ring import Ring, Stretch
 
 CPU = torch.device("cpu")
@@ -41,7 +41,7 @@ def slow_ring(received: list[dict[str, torch.Tensor]]) -> Iterator[tuple[Ring, t
 
     def empty(stretch: Stretch) -> None:
         assert go_on.wait(20)
-        received.append(stretch.receive())
+        received.append({name: tensor.clone() for name, tensor in stretch.receive().items()})
 
     made = Ring(CPU, empty, stretches=3, rows=4)
     made.start()
@@ -209,9 +209,8 @@ def collected(model: wb.Model, tokens: list[int], interrupt: InterruptAt) -> dic
                 model.hf(torch.tensor([tokens[:stop]]), use_cache=False)
                 # As a cache would: only the new rows.
                 for number, seen in recorder.forwards.items():
-                    if len(seen[("final", -1)][0]) == stop:
-                        rows = {key: [tensors[0][start:]] for key, tensors in seen.items() if key != ("logits", -1)}
-                        recorder.forwards[number] = rows | {("logits", -1): [seen[("logits", -1)][0][start:]]}
+                    if len(rows_of(seen, "final")) == stop:
+                        recorder.forwards[number] = {key: [rows_of(seen, *key)[start:]] for key in seen}
                 try:
                     with interrupt:
                         collector.collect(tokens)

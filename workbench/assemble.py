@@ -4,6 +4,7 @@ import platform
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import version
 from typing import Any
 
@@ -82,10 +83,15 @@ def _provenance(collector: Collector) -> dict[str, Any]:
         "attention_implementation": getattr(config, "_attn_implementation", None),
         "seams": dict(collector.recorder.seams),
         "capture": {k: v if isinstance(v, bool | int) else list(v) for k, v in asdict(spec).items()},
-        "versions": {p: version(p) for p in ("moe-workbench", "torch", "transformers")},
+        "versions": dict(_versions()),
         "platform": platform.platform(),
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+@cache
+def _versions() -> tuple[tuple[str, str], ...]:
+    return tuple((package, version(package)) for package in ("moe-workbench", "torch", "transformers"))
 
 
 def with_sentences(messages: Iterable[harmony.Message], arrays: Mapping[str, NDArray[Any]]) -> tuple[Span, ...]:

@@ -162,7 +162,7 @@ def replay(
     # The forcing hooks come last, after the self-check, so the recorder reads the choice the router itself made.
     with attach(model, spec.plan(model)) as recorder, torch.no_grad(), forcing:
         cache = DynamicCache(config=model.config)
-        with Collector(model, spec, recorder) as collector:
+        with Collector(model, spec, recorder, total=len(token_ids)) as collector:
             for start in tqdm(range(0, len(token_ids), REPLAY_CHUNK), "replay", delay=2, leave=False):
                 forward(model, token_ids[start : start + REPLAY_CHUNK], cache)
                 collector.collect(token_ids)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from workbench.derive import Past, derive
-from workbench.hooks import FINAL, WHOLE, Forward, Recorder, not_finite
+from workbench.hooks import FINAL, WHOLE, Forward, Recorder, not_finite, rows_of
 from workbench.model import Model
 from workbench.ring import STRETCH_ROWS, Ring, Stretch
 from workbench.spec import CaptureSpec
@@ -47,9 +47,10 @@ class Collector:
         model: whose hooks these are.
         spec: what to build.
         recorder: where the hooks keep their references.
+        total: how many rows there will be, where that is known: their place is then made once, not joined at the end.
     """
 
-    def __init__(self, model: Model, spec: CaptureSpec, recorder: Recorder) -> None:
+    def __init__(self, model: Model, spec: CaptureSpec, recorder: Recorder, total: int | None = None) -> None:
         """Start with no rows."""
         self.model, self.spec, self.recorder = model, spec, recorder
         self.plan, self.wanted = spec.plan(model), spec.wanted()
@@ -63,6 +64,7 @@ class Collector:
         self._at = _Progress()
         self._stretch: Stretch | None = None
         self._ring = Ring(model.device, self._receive, rows=STRETCH_ROWS)
+        self._total = total
         self._chunks: dict[str, list[NDArray[Any]]] = {}
         self._drawn: Arrays = {}
 
@@ -98,7 +100,7 @@ class Collector:
         self._ring.close()
 
     def _store(self, number: int, seen: Forward, token_ids: Sequence[int]) -> None:
-        rows = len(seen[("final", WHOLE)][0])
+        rows = len(rows_of(seen, "final"))
         while True:
             if self._at.filled == STRETCH_ROWS:
                 self._hand_over(token_ids)
@@ -116,10 +118,8 @@ class Collector:
             self._stretch = self._ring.take()
         count = rows.stop - rows.start
         for point, layers in self._points.items():
-            tensors = [seen[(point, layer)][0] for layer in layers]
-            if point == "logits":
-                tensors = [self._logits(seen, rows)]
-            elif len(tensors[0]) != count:
+            tensors = [self._logits(seen, rows)] if point == "logits" else [rows_of(seen, point, i) for i in layers]
+            if len(tensors[0]) != count:
                 tensors = [tensor[rows] for tensor in tensors]
             first = tensors[0]
             shape = first.shape[1:] if layers == (WHOLE,) else (len(layers), *first.shape[1:])
@@ -141,7 +141,7 @@ class Collector:
 
         Generation makes only the last row's logits when it reads the prompt.
         """
-        final, own = seen[("final", WHOLE)][0], seen[("logits", WHOLE)][0]
+        final, own = rows_of(seen, "final"), rows_of(seen, "logits")
         made = len(final) - len(own)
         parts = [own[max(rows.start - made, 0) : max(rows.stop - made, 0)]]
         if rows.start < made:
@@ -175,7 +175,7 @@ class Collector:
         self._check_finite(rows.pop("finite"), stretch.start)
         chunk = self._align(rows, stretch.length)
         for name, array in chunk.items():
-            self._chunks.setdefault(name, []).append(array)
+            self._keep(name, array)
         self.rows += stretch.length
         if self.on_rows is not None:
             self.on_rows(chunk)
@@ -203,12 +203,23 @@ class Collector:
         self._drawn = after
         return rows
 
+    def _keep(self, name: str, array: NDArray[Any]) -> None:
+        """Copy rows out of a stretch, which is filled again."""
+        chunks, dim = self._chunks.setdefault(name, []), _row_dim(name)
+        if self._total is None:
+            chunks.append(array.copy())
+            return
+        if not chunks:
+            chunks.append(np.empty((*array.shape[:dim], self._total, *array.shape[dim + 1 :]), array.dtype))
+        rows = (*[slice(None)] * dim, slice(self.rows, self.rows + array.shape[dim]))
+        chunks[0][rows] = array
+
     def arrays(self) -> Arrays:
         """Return the collected arrays with the dims and dtypes of a trace, and let go of the parts."""
         found: Arrays = {}
         while self._chunks:
             name, chunks = self._chunks.popitem()
-            found[name] = np.concatenate(chunks, axis=DIMS[name].index("token"))
+            found[name] = chunks[0] if self._total is not None else np.concatenate(chunks, axis=_row_dim(name))
         return found | self.sink_logits()
 
     def sink_logits(self) -> Arrays:

@@ -73,12 +73,22 @@ def _router(model: Model, seen: Seen) -> dict[str, Tensor]:
 def _lens(model: Model, residual: Tensor, top: int) -> dict[str, Tensor]:
     """Read every layer's residual [row, layer, d_model] as a prediction of the next token."""
     block = max(1, LENS_BLOCK_BYTES // (4 * residual.shape[1] * int(model.config.vocab_size)))
-    ranked = [
-        torch.log_softmax(model.unembed(rows).float(), dim=-1).topk(top, dim=-1)
-        for rows in torch.split(residual, block)
-    ]
-    logprobs, ids = torch.cat([r.values for r in ranked]), torch.cat([r.indices for r in ranked])
-    return {"lens_token_ids": ids.int(), "lens_logprobs": logprobs.half()}
+    ids, logprobs = [], []
+    for rows in torch.split(residual, block):
+        logits = model.unembed(rows)
+        ranked = logits.topk(top, dim=-1)
+        ids.append(ranked.indices.int())
+        logprobs.append((ranked.values.float() - _logsumexp(logits.float())[..., None]).half())
+    return {"lens_token_ids": torch.cat(ids), "lens_logprobs": torch.cat(logprobs)}
+
+
+def _logsumexp(values: Tensor) -> Tensor:
+    """Return the log-sum-exp over the last dim, and destroy the values: half the time of `torch.logsumexp`.
+
+    A row may be −∞ throughout.
+    """
+    top = values.amax(-1, keepdim=True).clamp_min_(torch.finfo(torch.float32).min)
+    return values.sub_(top).exp_().sum(-1).log_().add_(top[..., 0])
 
 
 def _attention(model: Model, plan: HookPlan, seen: Seen, past: Past) -> tuple[dict[str, Tensor], Past]:
@@ -90,11 +100,11 @@ def _attention(model: Model, plan: HookPlan, seen: Seen, past: Past) -> tuple[di
         for name in ("queries", "keys")
     )
     q, k = rotate(q, k, cos, sin)
+    windows, scale = model.windows, model.attention_scale  # the configuration is slow to read
     sums, kept = [], {}
     for at, layer in enumerate(plan.attention):
-        blocks, window = _append(past.get(layer, ()), k[at]), model.windows[layer]
-        sinks = model.sink_logits(layer)
-        sums.append(row_logsumexp(q[at], blocks, sinks, scale=model.attention_scale, window=window))
+        blocks, window = _append(past.get(layer, ()), k[at]), windows[layer]
+        sums.append(row_logsumexp(q[at], blocks, model.sink_logits(layer), scale=scale, window=window))
         kept[layer] = blocks if window is None else (torch.cat(blocks, dim=1)[:, 1 - window :],) if window > 1 else ()
     return {"queries": q, "keys": k, "attention_logsumexp": torch.stack(sums, dim=1)}, kept
 
@@ -131,7 +141,9 @@ def row_logsumexp(
         distance = rows - torch.arange(start, start + block.shape[1], device=q.device)
         hidden = (distance < 0) if window is None else (distance < 0) | (distance >= window)
         scores = (grouped @ block.float().mT).mul_(scale).view(num_heads, num_rows, -1)
-        parts.append(scores.masked_fill_(hidden, -torch.inf).logsumexp(-1))
+        if start + block.shape[1] > first or window is not None:  # else every row sees all of the block
+            scores.masked_fill_(hidden, -torch.inf)
+        parts.append(_logsumexp(scores))
         start += block.shape[1]
     return torch.stack(parts).logsumexp(0).T.contiguous()
 

@@ -17,7 +17,7 @@ from torch.utils.hooks import RemovableHandle
 from workbench.families import ModelError
 from workbench.model import Model
 
-__all__ = ["FINAL", "WHOLE", "Forward", "HookPlan", "Recorder", "attach", "not_finite"]
+__all__ = ["FINAL", "WHOLE", "Forward", "HookPlan", "Recorder", "attach", "not_finite", "rows_of"]
 
 Key = tuple[str, int]
 """A hook point and its layer; points of the whole model have layer -1."""
@@ -57,9 +57,9 @@ class HookPlan:
 
 @dataclass
 class Recorder:
-    """References to what the hook points saw.
+    """References to what the hook points saw, as the modules gave it: [row, width] or [batch, row, …].
 
-    Every tensor kept is [token, width] (``rotary_*``: [token, d_head / 2]); a list, because the self-check counts.
+    Each in a list, because the self-check counts.
     """
 
     seams: dict[str, str] = field(default_factory=dict)
@@ -71,11 +71,10 @@ class Recorder:
     _paused: bool = False
 
     def keep(self, point: str, layer: int, tensor: Tensor) -> None:
-        """Keep a reference to the rows of a tensor [row, width] or [batch, row, …]."""
+        """Keep a reference. This runs a hundred times in each step: whatever can wait is done in `rows_of`."""
         if self._paused:
             return
-        rows = tensor.detach() if tensor.ndim == 2 else tensor.detach().flatten(0, 1).flatten(1)
-        self._seen.setdefault((point, layer), []).append(rows)
+        self._seen.setdefault((point, layer), []).append(tensor)
         if point == "logits":  # the last to fire; an interrupted forward never gets here
             self._number += 1
             self.forwards[self._number] = self._seen
@@ -89,6 +88,12 @@ class Recorder:
             yield
         finally:
             self._paused = False
+
+
+def rows_of(seen: Forward, point: str, layer: int = WHOLE) -> Tensor:
+    """Return what a forward showed at a hook point as [row, width]."""
+    tensor = seen[(point, layer)][0]
+    return tensor if tensor.ndim == 2 else tensor.flatten(0, 1).flatten(1)  # some have heads apart
 
 
 @contextmanager
@@ -121,7 +126,8 @@ def attach(model: Model, plan: HookPlan) -> Iterator[Recorder]:
                 handle.remove()
     raise ModelError(
         f"the hooks did not see {model.name} as expected. " + "; ".join(problems) + ". If the model was compiled or "
-        "its kernels were replaced after loading, load it again and capture before that."
+        "its kernels were replaced after loading, load it again and capture before that; if its attention heads are "
+        "split over processes (tensor parallel), capture with attention=False."
     )
 
 
@@ -206,10 +212,11 @@ def _self_check(model: Model, plan: HookPlan, recorder: Recorder) -> str | None:
         tensors = seen.get((point, layer), [])
         if len(tensors) != 1:
             return f"{where} fired {len(tensors)} times for one token, expected once"
-        width = expected_width.get(point, tensors[0].shape[-1])
-        if tensors[0].shape != (1, width):
-            return f"{where} has shape {tuple(tensors[0].shape)}, expected (1, {width})"
-        if point == "router_logits" and not bool(tensors[0].any()):
+        rows = rows_of(seen, point, layer)
+        width = expected_width.get(point, rows.shape[-1])
+        if rows.shape != (1, width):
+            return f"{where} has shape {tuple(rows.shape)}, expected (1, {width})"
+        if point == "router_logits" and not bool(rows.any()):
             return f"{where} is all zero"
     _refuse_not_finite(model, seen)
     return None

@@ -64,9 +64,9 @@ class Stretch:
             self._copied.record(self._side)
 
     def receive(self) -> dict[str, Tensor]:
-        """Wait for the copy and return it in ordinary memory; called by the writer thread."""
+        """Wait for the copy and return it; called by the writer thread. It is good until the stretch is free again."""
         self._copied.synchronize()
-        found = {name: self._pinned(name, tensor, dim).clone() for name, (tensor, dim) in self._sent.items()}
+        found = {name: self._pinned(name, tensor, dim) for name, (tensor, dim) in self._sent.items()}
         self._sent = {}
         return found
 

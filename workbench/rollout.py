@@ -40,7 +40,9 @@ class Rollout(StoppingCriteria):
         self._collector = collector
         cache = DynamicCache(config=self.model.config)
         try:
-            with tqdm(total=self.limit, desc="capture", unit="token", delay=2, leave=False) as self._progress:
+            with tqdm(
+                total=self.limit, desc="capture", unit="token", delay=2, mininterval=0.5, leave=False
+            ) as self._progress:
                 self._generate(cache)
             forward(self.model, self.token_ids[-1:], cache)
             collector.finish(self.token_ids)
