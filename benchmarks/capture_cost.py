@@ -49,7 +49,8 @@ SIZES = {
     "vocab_size": 16_384,
     "max_position_embeddings": 4096,
 }
-LAYERS, TOP_K = SIZES["num_hidden_layers"], SIZES["num_experts_per_tok"]
+LAYERS = SIZES["num_hidden_layers"]
+SMALL = {"hidden_size": 32, "intermediate_size": 32, "vocab_size": 600}
 
 PLAIN, FORWARD = "generate", "forward"
 ROUTER = wb.CaptureSpec(attention=False, lens=False)
@@ -62,10 +63,10 @@ Arrays = dict[str, NDArray[Any]]
 Way = Callable[[], Arrays]
 
 
-def random_model() -> wb.Model:
+def random_model(sizes: dict[str, int]) -> wb.Model:
     torch.manual_seed(0)
     config = GptOssConfig(
-        **SIZES,
+        **sizes,
         initializer_range=0.1,
         pad_token_id=None,
         rope_parameters={"rope_type": "default", "rope_theta": 150_000.0},
@@ -214,7 +215,9 @@ def per_token(arrays: Arrays, tokens: int) -> float:
     return sum(own) / tokens
 
 
-def table(ways: dict[str, Way], base: str, rounds: int, sizes: dict[str, float], tokens: int) -> dict[str, Any]:
+def table(
+    ways: dict[str, Way], base: str, rounds: int, bytes_per_token: dict[str, float], tokens: int
+) -> dict[str, Any]:
     """Measure and print; return what is printed."""
     times = measure(ways, rounds)
     print(f"{'':40} {'ms/token [quartiles]':>24} {'ratio [95 %]':>24} {'CPU ratio':>10} {'bytes/token':>12}")
@@ -225,13 +228,13 @@ def table(ways: dict[str, Way], base: str, rounds: int, sizes: dict[str, float],
         interval = "{:.3f}–{:.3f}".format(*wall["interval"])
         print(
             f"{name:40} {f'{middle:.2f} [{low:.2f}–{high:.2f}]':>24} {wall['median']:>10.3f} [{interval}]"
-            f" {cpu['median']:>10.3f} {sizes[name]:>12,.0f}"
+            f" {cpu['median']:>10.3f} {bytes_per_token[name]:>12,.0f}"
         )
         found[name] = {
             "ms_per_token": [low, middle, high],
             "ratio": wall,
             "cpu_ratio": cpu,
-            "bytes_per_token": sizes[name],
+            "bytes_per_token": bytes_per_token[name],
             "seconds": taken.wall,
         }
     return found
@@ -242,30 +245,32 @@ def main() -> None:
     options.add_argument("--rounds", type=int, default=30)
     options.add_argument("--tokens", type=int, default=128, help="new tokens of the live ways")
     options.add_argument("--replayed", type=int, default=512, help="tokens of the replayed sequence")
+    options.add_argument("--small", action="store_true", help="a narrow model, to try the benchmark itself")
     options.add_argument("--out", type=Path)
     given = options.parse_args()
     torch.set_num_threads(1)
     logging.disable_progress_bar()
     warnings.filterwarnings("ignore", module="transformer_lens")
-    model = random_model()
+    sizes = SIZES | (SMALL if given.small else {})
+    model = random_model(sizes)
     about = environment("moe-workbench", "torch", "transformers", "nnsight", "transformer-lens")
-    print(f"{model}; {SIZES}; one thread of {about['cpu']}, {given.rounds} rounds; {about['versions']}")
+    print(f"{model}; {sizes}; one thread of {about['cpu']}, {given.rounds} rounds; {about['versions']}")
 
     live = live_ways(model, given.tokens)
-    sizes = check(live)
+    bytes_per_token = check(live)
     print(f"\nlive, {given.tokens} new tokens, beside transformers' generate")
-    measured = {"live": table(live, PLAIN, given.rounds, sizes, given.tokens)}
+    measured = {"live": table(live, PLAIN, given.rounds, bytes_per_token, given.tokens)}
 
     ids = torch.randint(0, 500, (1, given.replayed), generator=torch.manual_seed(1))
     read = replay_ways(model, ids)
-    sizes = {name: per_token(way(), given.replayed) for name, way in read.items()}
+    bytes_per_token = {name: per_token(way(), given.replayed) for name, way in read.items()}
     print(f"\nreplay of {given.replayed} tokens, beside one forward that gives all logits")
-    measured["replay"] = table(read, FORWARD, given.rounds, sizes, given.replayed)
+    measured["replay"] = table(read, FORWARD, given.rounds, bytes_per_token, given.replayed)
 
     print()
     rows = measured["live"] | measured["replay"]
     targets = [verdict(name, rows[name]["ratio"]["median"], target) for name, target in TARGETS.items()]
-    sizes_of_run = {"model": SIZES, "new_tokens": given.tokens, "replayed_tokens": given.replayed}
+    sizes_of_run = {"model": sizes, "new_tokens": given.tokens, "replayed_tokens": given.replayed}
     report = {**about, **sizes_of_run, "rounds": given.rounds, "measured": measured, "targets": targets}
     write("capture_cost", report, given.out)
 
