@@ -3,16 +3,17 @@
     python benchmarks/corpus_routing.py [--selections 384_000_000] [--rounds 7] [--share 0.05]
 
 A selection is one expert chosen for one token in one layer. Every way gives the same answer, which is checked, from
-what suits it in memory: an array for numpy and the workbench, a table for DuckDB and Polars, which cannot fill theirs
-with hundreds of millions of selections in reasonable memory and get a ``--share`` of them. Each round runs every way
-once, in turn; a numpy way runs twice, and the ratio of its two times shows what the machine adds. Then the public
-functions read the same corpus from a `TraceStore` in a process of their own, which watches its memory.
+what suits it in memory: an array for numpy and the workbench, a table for DuckDB and Polars, which get a ``--share``
+of the tokens, as they take minutes for all. numpy has one bincount for each layer and pair of ranks; *tuned*, it goes
+in blocks that fit the cache. The times of the workbench include its checks. A numpy way runs twice: the control.
+
+Then the public functions read the same corpus from a `TraceStore` in a process of their own, which watches its memory.
+They open every file several times, and `token_specialization` has its null beside it.
 """
 
 import argparse
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -21,7 +22,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from importlib.metadata import version
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", POLARS_MAX_THRE
 import duckdb
 import numpy as np
 import polars as pl
+from _rounds import environment, measure, quartiles, ratio, verdict, write
 from numpy.typing import NDArray
 
 import workbench as wb
@@ -46,9 +47,10 @@ TOKENS_PER_TRACE, TOKENS_PER_SENTENCE = 4000, 20
 VOCABULARY, MIN_COUNT = 200_000, 10
 PAIRS = tuple(combinations(range(TOP_K), 2))
 BLOCK = 8192  # tokens: what tuned numpy is quickest with
-RESULTS = Path(__file__).parent / "results" / "corpus_routing.json"
-TARGETS = {"co-activation": 5.0, "specialization": 2.0}
+TARGETS = {"co-activation": 5, "specialization": 2}  # times as fast as numpy
 MEMORY_TARGET = 100  # MB
+CONTROL = {"co-activation": "numpy, tuned", "specialization": "numpy"}
+STREAMED = ("numba", "TokenSet", "opening alone", "coactivation", "token_specialization")
 TABLES = ("DuckDB", "Polars")
 
 Way = Callable[[], NDArray[Any]]
@@ -240,17 +242,6 @@ def check(found: dict[str, dict[str, Way]], ids: NDArray[np.int32], indices: NDA
             np.testing.assert_array_equal(way(), part if name in TABLES else whole, f"{measured}: {name}")
 
 
-def measure(ways: dict[str, Way], millions: dict[str, float], rounds: int) -> dict[str, list[float]]:
-    """Return each way's milliseconds per million selections, a number a round."""
-    times: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(rounds):
-        for name, way in ways.items():
-            start = time.perf_counter()
-            way()
-            times[name].append(1000 * (time.perf_counter() - start) / millions[name])
-    return times
-
-
 # --- streaming, in a process of its own --------------------------------------------------------------------------
 
 
@@ -286,11 +277,13 @@ def stream(folder: Path) -> dict[str, dict[str, float]]:
     store = wb.TraceStore(folder)
     before = anonymous_mb()
     for traces in ([store[0]], store):  # the first loads the compiler and what it compiled
-        results: dict[str, dict[str, float]] = {"TokenSet": {}, "coactivation": {}, "token_specialization": {}}
-        if traces is store:
-            results["numba, once"] = {"extra_mb": anonymous_mb() - before}
+        results: dict[str, dict[str, float]] = {name: {} for name in STREAMED}
+        results["numba"] = {"extra_mb": anonymous_mb() - before}
         with watched(results["TokenSet"]):
             tokens = TokenSet(traces)
+        with watched(results["opening alone"]):
+            for _ in tokens.rows("expert_indices"):
+                pass
         with watched(results["coactivation"]):
             coactivation(tokens.rows("expert_indices"), EXPERTS)
         with watched(results["token_specialization"]):
@@ -301,38 +294,56 @@ def stream(folder: Path) -> dict[str, dict[str, float]]:
 # --- the report --------------------------------------------------------------------------------------------------
 
 
-def print_measure(name: str, times: dict[str, list[float]], millions: dict[str, float], unit: str) -> dict[str, Any]:
-    """Print one table, and return what it shows."""
-    ours = times["workbench"]
-    print(f"\n{name}: milliseconds per million {unit}, median [quartiles] of {len(ours)} rounds")
-    found = {}
-    for way, values in times.items():
-        low, middle, high = (float(q) for q in np.quantile(values, (0.25, 0.5, 0.75)))
-        ratio = float(np.median([theirs / own for theirs, own in zip(values, ours, strict=True)]))
-        found[way] = {"ms_per_million": [low, middle, high], "ratio": ratio, "millions": millions[way]}
-        print(f"  {way:20} {middle:8.2f} [{low:.2f}–{high:.2f}] {ratio:7.1f}x  of {millions[way]:,.1f} million")
-    return found
+def compare(
+    name: str, ways: dict[str, Way], tokens: dict[str, int], per_token: int, rounds: int
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Print one table; return what it shows, and whether the target is met."""
+    times = measure(ways, rounds)
+    millions = {way: tokens[way] * LAYERS * per_token / 1e6 for way in ways}
+    each = {way: [1000 * seconds / millions[way] for seconds in times[way].wall] for way in ways}
+    found: dict[str, Any] = {}
+    print(f"\n{name}: ms per million selections, median [quartiles] of {rounds} rounds; times the workbench's")
+    for way, values in each.items():
+        slower = ratio(values, each["workbench"])
+        found[way] = {"ms_per_million": quartiles(values), "ratio": slower, "millions": millions[way]}
+        low, middle, high = found[way]["ms_per_million"]
+        print(
+            f"  {way:20} {middle:8.2f} [{low:.2f}–{high:.2f}] {slower['median']:6.1f}x of {millions[way]:,.1f} million"
+        )
+    control = CONTROL[name]
+    found["control"] = ratio(each[f"{control}, again"], each[control])
+    middle, (low, high) = found["control"].values()
+    print(f"  {control}, run twice: ratio {middle:.3f}, 95 % interval {low:.3f}–{high:.3f}")
+    share = ratio(each["workbench"], each["numpy"])["median"]
+    return found, verdict(f"{name}, share of numpy's time", share, 1 / TARGETS[name])
 
 
-def verdict(what: str, reached: bool, found: str, target: str) -> None:
-    print(f"{'reached' if reached else 'MISSED'}: {what} {found}, target {target}")
-
-
-def print_targets(measures: dict[str, dict[str, Any]], streamed: dict[str, dict[str, float]]) -> None:
-    print()
-    for name, target in TARGETS.items():
-        ratio = measures[name]["numpy"]["ratio"]
-        verdict(f"{name} beside numpy", ratio >= target, f"{ratio:.1f}x", f"{target:g}x")
+def run(folder: Path, num_tokens: int, rounds: int, share: float) -> dict[str, Any]:
+    write_corpus(folder, num_tokens)
+    store = wb.TraceStore(folder)
+    ids, indices = in_memory(store)
+    some = min(num_tokens, max(TOKENS_PER_TRACE, int(num_tokens * share)))
+    print(
+        f"{indices.size / 1e6:,.0f} million selections: {num_tokens:,} tokens x {LAYERS} layers x {TOP_K} of {EXPERTS}"
+    )
+    found = ways(ids, indices, some)
+    check(found, ids, indices, some)
+    compared, targets = {}, []
+    for name, per_token in (("co-activation", TOP_K), ("specialization", 1)):
+        tokens = {way: some if way in TABLES else num_tokens for way in found[name]}
+        compared[name], target = compare(name, found[name], tokens, per_token, rounds)
+        targets.append(target)
+    del found, ids, indices
+    command = [sys.executable, __file__, "--stream", str(folder)]
+    streamed = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
+    print(f"\nthe public functions over a TraceStore of {len(store):,} traces, whose files are in the page cache")
+    for name, values in streamed.items():
+        seconds = f"{values['seconds']:8.2f} s" if "seconds" in values else " " * 10
+        print(f"  {name:20} {seconds} {values['extra_mb']:8.1f} MB of own memory at most")
     for name in ("coactivation", "token_specialization"):
-        extra = streamed[name]["extra_mb"]
-        verdict(f"{name} over the store", extra <= MEMORY_TARGET, f"{extra:.0f} MB", f"{MEMORY_TARGET} MB")
-
-
-def cpu() -> str:
-    names = [
-        line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line
-    ]
-    return names[0] if names else platform.processor()
+        targets.append(verdict(f"{name} over the store", streamed[name]["extra_mb"], MEMORY_TARGET, " MB"))
+    size = {"selections": num_tokens * LAYERS * TOP_K, "traces": len(store), "rounds": rounds}
+    return {**size, "compared": compared, "streamed": streamed, "targets": targets}
 
 
 def main() -> None:
@@ -341,55 +352,17 @@ def main() -> None:
     options.add_argument("--rounds", type=int, default=7)
     options.add_argument("--share", type=float, default=0.05, help="of the tokens, for DuckDB and Polars")
     options.add_argument("--folder", type=Path, help="where to write the corpus; default a temporary folder")
-    options.add_argument("--out", type=Path, default=RESULTS)
+    options.add_argument("--out", type=Path)
     options.add_argument("--stream", type=Path, help=argparse.SUPPRESS)
     given = options.parse_args()
     if given.stream:
         print(json.dumps(stream(given.stream)))
         return
+    about = environment("moe-workbench", "numba", "numpy", "duckdb", "polars")
+    print(f"one thread of {about['cpu']}, {given.rounds} rounds; {about['versions']}")
     with tempfile.TemporaryDirectory(dir=given.folder) as folder:
         report = run(Path(folder), given.selections // (LAYERS * TOP_K), given.rounds, given.share)
-    given.out.parent.mkdir(exist_ok=True)
-    given.out.write_text(json.dumps(report, indent=1) + "\n")
-
-
-def run(folder: Path, num_tokens: int, rounds: int, share: float) -> dict[str, Any]:
-    write_corpus(folder, num_tokens)
-    store = wb.TraceStore(folder)
-    ids, indices = in_memory(store)
-    some = min(num_tokens, max(TOKENS_PER_TRACE, int(num_tokens * share)))
-    versions = {name: version(name) for name in ("moe-workbench", "numba", "numpy", "duckdb", "polars")}
-    shape = f"{num_tokens:,} tokens x {LAYERS} layers x {TOP_K} of {EXPERTS} experts"
-    print(f"{indices.size / 1e6:,.0f} million selections: {shape}; one thread of {cpu()}; Python "
-          f"{platform.python_version()}, {', '.join(f'{n} {v}' for n, v in versions.items())}")  # fmt: skip
-    found = ways(ids, indices, some)
-    check(found, ids, indices, some)
-    measures = {}
-    for name, per_token in (("co-activation", TOP_K), ("specialization", 1)):
-        millions = {w: (some if w in TABLES else num_tokens) * LAYERS * per_token / 1e6 for w in found[name]}
-        unit = "selections" if per_token > 1 else "top-1 choices"
-        measures[name] = print_measure(name, measure(found[name], millions, rounds), millions, unit)
-    del found, ids, indices
-    streamed = json.loads(
-        subprocess.run([sys.executable, __file__, "--stream", folder], check=True, stdout=subprocess.PIPE).stdout
-    )
-    print(f"\nThe public functions over a TraceStore of {len(store):,} traces, whose files are in the system's cache")
-    for name, values in streamed.items():
-        seconds = f"{values['seconds']:6.2f} s" if "seconds" in values else " " * 8
-        print(f"  {name:20} {seconds}, {values['extra_mb']:6.1f} MB of own memory at most")
-    print_targets(measures, streamed)
-    return {
-        "selections": num_tokens * LAYERS * TOP_K,
-        "traces": len(store),
-        "rounds": rounds,
-        "threads": 1,
-        "cpu": cpu(),
-        "system": platform.platform(),
-        "python": platform.python_version(),
-        "versions": versions,
-        "milliseconds per million": measures,
-        "streamed": streamed,
-    }
+    write("corpus_routing", {**about, **report}, given.out)
 
 
 if __name__ == "__main__":
