@@ -113,6 +113,8 @@ class TraceBlocks:
             raise TraceError(f"{name!r} is not in this trace. Captured: {', '.join(self.trace.captured)}.")
         try:
             values = self._cut(kind, name, [int(n) for n in numbers])
+        except TraceError:
+            raise  # a ValueError too, and says more
         except (ValueError, IndexError) as error:
             raise TraceError(f"expected the key of a block, such as token/router_logits/0, got {key!r}") from error
         return np.ascontiguousarray(for_browser(values)).tobytes()

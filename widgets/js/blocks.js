@@ -7,10 +7,11 @@ const CACHE_BYTES = 256 << 20;
 const PATIENCE_MS = 8000;
 
 export class Blocks {
-  constructor(model, facts, onArrive) {
+  constructor(model, facts, onArrive, cacheBytes = CACHE_BYTES) {
     this.model = model;
     this.facts = facts;
     this.onArrive = onArrive;
+    this.mostBytes = cacheBytes;
     this.sent = model.get("_blocks") ?? {};
     this.cache = new Map(); // key → typed array, least recently used first
     this.cacheBytes = 0;
@@ -59,7 +60,7 @@ export class Blocks {
     this.cache.set(key, values);
     this.cacheBytes += values.byteLength;
     for (const [old, dropped] of this.cache) {
-      if (this.cacheBytes <= CACHE_BYTES || old === key) break;
+      if (this.cacheBytes <= this.mostBytes || old === key) break;
       this.cache.delete(old);
       this.cacheBytes -= dropped.byteLength;
     }

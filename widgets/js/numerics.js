@@ -73,7 +73,7 @@ export function attentionPart(query, keys, keysStart, from, to, scale, lse) {
   return weights;
 }
 
-function dot(query, keys, offset, d) {
+export function dot(query, keys, offset, d) {
   let a = 0;
   let b = 0;
   let i = 0;

@@ -1,0 +1,129 @@
+// Two lists beside the map: the keys that the selected token reads, and the later tokens that read it. A row jumps.
+
+import { topKeys } from "./attention_reading.js";
+import { threeDigits, twoDigits } from "./numerics.js";
+import { h, setData, setText } from "./surface.js";
+
+const ROWS = 8;
+
+class TokenList {
+  constructor(view, name, what) {
+    this.view = view;
+    this.title = h("b");
+    this.note = h("span", { class: "moe-secondary" });
+    this.absence = h("div", { class: "moe-list-absence" });
+    this.rows = Array.from({ length: ROWS }, () => this.buildRow());
+    this.foot = h("div", { class: "moe-secondary moe-foot" });
+    this.element = h(
+      "section",
+      { class: "moe-token-list", "data-list": name, "aria-label": what },
+      h("div", { class: "moe-panel-title" }, this.title, " ", this.note),
+      this.absence,
+      h("div", { class: "moe-list-rows" }, ...this.rows.map((row) => row.element)),
+      this.foot,
+    );
+  }
+
+  buildRow() {
+    const row = {
+      place: h("span", { class: "moe-number moe-secondary" }),
+      text: h("span", { class: "moe-code moe-list-text" }),
+      fill: h("i"),
+      weight: h("span", { class: "moe-number" }),
+      distance: h("span", { class: "moe-number moe-secondary" }),
+    };
+    row.element = h(
+      "button",
+      { type: "button", class: "moe-list-row", onclick: () => this.view.select({ token: row.token }) },
+      row.place,
+      row.text,
+      h("span", { class: "moe-bar" }, row.fill),
+      row.weight,
+      row.distance,
+    );
+    return row;
+  }
+
+  // `found` are {token, weight, distance}; `state` and `words` where there are none.
+  write({ state, words, found = [], foot = "" }) {
+    this.absence.hidden = state === "here";
+    this.absence.className = `moe-list-absence moe-${state}`;
+    setText(this.absence, words ?? "");
+    setData(this.element, "state", state);
+    setText(this.foot, foot);
+    this.rows.forEach((row, i) => this.writeRow(row, found[i]));
+    setData(this.element, "found", found.map((f) => `${f.token}:${f.weight.toFixed(4)}`).join(" "));
+  }
+
+  writeRow(row, found) {
+    row.element.hidden = !found;
+    if (!found) return;
+    const { tokens } = this.view;
+    row.token = found.token;
+    setText(row.place, found.token.toLocaleString("en"));
+    setText(row.text, tokens.cell(found.token));
+    row.fill.style.width = `${(100 * found.weight).toFixed(1)}%`;
+    setText(row.weight, threeDigits(found.weight));
+    setText(row.distance, distanceWords(found.distance));
+  }
+}
+
+// −10, +23; "here" for the token itself.
+function distanceWords(distance) {
+  if (!distance) return "itself";
+  return distance < 0 ? `−${(-distance).toLocaleString("en")}` : `+${distance.toLocaleString("en")}`;
+}
+
+export class AttentionLists {
+  constructor(view) {
+    this.view = view;
+    this.keys = new TokenList(view, "keys", "Keys this token reads");
+    this.readers = new TokenList(view, "readers", "Tokens that read this key");
+    setText(this.keys.title, "Keys this token reads");
+    setText(this.readers.title, "Tokens that read this key");
+    this.element = h(
+      "div",
+      { class: "moe-lists" },
+      h("div", { class: "moe-list-pair" }, this.keys.element, this.readers.element),
+      h("div", {
+        class: "moe-causation",
+        text: "Attention is not causation: a weight says how much of a token's value was mixed in, not what it changed.",
+      }),
+    );
+  }
+
+  // Each step: what the token reads.
+  draw(row) {
+    const { token } = this.view.selection;
+    const found = row.state === "here" ? topKeys(row, token) : [];
+    const together = found.reduce((sum, { weight }) => sum + weight, 0);
+    const count = row.state === "here" ? row.weights.length : 0;
+    this.keys.write({
+      state: row.state,
+      words: row.words,
+      found,
+      foot: count ? `${found.length} of ${count.toLocaleString("en")} in sight, together ${twoDigits(together)}` : "",
+    });
+  }
+
+  // When stepping pauses: who reads it.
+  settle() {
+    const { reading, selection, tokens } = this.view;
+    const readers = reading.readers(selection);
+    setText(this.readers.note, `${selection.token.toLocaleString("en")} ${tokens.cell(selection.token)}`);
+    const here = readers.state === "here";
+    this.readers.write({
+      state: readers.state,
+      words: readers.words,
+      found: readers.rows,
+      foot: here ? footOf(readers) : "",
+    });
+  }
+}
+
+function footOf({ rows, count, waitingFor }) {
+  const all = `${rows.length} of ${count.toLocaleString("en")} later tokens in sight`;
+  if (!waitingFor) return all;
+  const [from, to] = waitingFor.map((n) => n.toLocaleString("en"));
+  return `${all}; waiting for rows ${from}–${to}`;
+}

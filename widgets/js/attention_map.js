@@ -1,0 +1,265 @@
+// The map panel: sentences × sentences or the whole length, and a click deeper the tokens of two stretches.
+
+import { MatrixImage, paintRowFrame, paintValues } from "./attention_paint.js";
+import { shownBlock, shownOverview, shownSentences } from "./attention_shown.js";
+import { Choice } from "./map_parts.js";
+import { twoDigits } from "./numerics.js";
+import { CODE_FONT, Surface, UI_FONT, fitText, h, paintAbsence, setData, setText } from "./surface.js";
+
+const LARGEST = 540;
+const LARGEST_CELL = { width: 64, height: 34 };
+const BAND = 5;
+const NUMBERS = { left: 46, top: 24 };
+const TEXTS = { left: 92, top: 66 };
+const LEGIBLE = 11; // height of a cell from which its token is written
+
+export const MAP_CHOICES = { show: ["sentences", "overview"], pool: ["max", "mean"], heads: ["one", "mean"] };
+
+export class AttentionMap {
+  constructor(view) {
+    this.view = view;
+    this.image = new MatrixImage();
+    this.surface = new Surface("Map of attention");
+    this.opened = null; // {rows, keys, words} of the token block
+    this.title = h("b");
+    this.note = h("span", { class: "moe-secondary" });
+    this.back = h("button", {
+      type: "button",
+      class: "moe-button",
+      text: "‹ back to the map",
+      hidden: true,
+      onclick: () => this.close(),
+    });
+    this.hint = h("div", { class: "moe-map-hint" });
+    this.top = h("span");
+    this.how = h("span", { class: "moe-secondary" });
+    this.legend = h(
+      "div",
+      { class: "moe-map-legend" },
+      h("span", { class: "moe-map-scale" }, "0 ", h("span", { class: "moe-scale moe-ramp" }), " ", this.top, " (√)"),
+      this.how,
+    );
+    this.element = h(
+      "section",
+      { class: "moe-attention-map", "aria-label": "Map of attention" },
+      h("div", { class: "moe-map-controls" }, ...this.buildChoices(), this.back),
+      h("div", { class: "moe-panel-title moe-map-title" }, this.title, " ", this.note),
+      this.surface.canvas,
+      this.hint,
+      this.legend,
+    );
+    this.listen();
+  }
+
+  buildChoices() {
+    const choose = (name) => (value) => {
+      this.opened = null;
+      this.view.select({ [name]: value });
+    };
+    const words = { one: "this head", mean: "mean of heads" };
+    this.choices = {
+      show: new Choice(
+        "map",
+        MAP_CHOICES.show.map((value) => ({ value, text: value })),
+        choose("show"),
+      ),
+      heads: new Choice(
+        "of",
+        MAP_CHOICES.heads.map((value) => ({ value, text: words[value] })),
+        choose("heads"),
+      ),
+      pool: new Choice(
+        "pooled by",
+        MAP_CHOICES.pool.map((value) => ({ value, text: value })),
+        choose("pool"),
+      ),
+    };
+    return Object.values(this.choices).map((choice) => choice.element);
+  }
+
+  listen() {
+    const { canvas } = this.surface;
+    canvas.addEventListener("pointerdown", (event) => {
+      const cell = this.at(event);
+      if (cell) this.shown.open(cell.row, cell.column);
+    });
+    canvas.addEventListener("pointermove", (event) => this.writeHint(this.at(event)));
+    canvas.addEventListener("pointerleave", () => this.writeHint(null));
+  }
+
+  at(event) {
+    if (!this.box) return null;
+    const bounds = this.surface.canvas.getBoundingClientRect();
+    const { x, y, cell } = this.box;
+    const row = Math.floor((event.clientY - bounds.top - y) / cell.height);
+    const column = Math.floor((event.clientX - bounds.left - x) / cell.width);
+    return row >= 0 && row < this.shown.height && column >= 0 && column < this.shown.width ? { row, column } : null;
+  }
+
+  // The next of a choice.
+  next(name) {
+    const values = MAP_CHOICES[name];
+    this.opened = null;
+    this.view.select({ [name]: values[(values.indexOf(this.view.selection[name]) + 1) % values.length] });
+  }
+
+  // Open the tokens of the selected row and the column it reads most.
+  zoom() {
+    if (this.opened || !this.box || this.shown.row < 0) return;
+    const column = this.shown.best(this.shown.row);
+    if (column >= 0) this.shown.open(this.shown.row, column);
+  }
+
+  open(opened) {
+    this.opened = opened;
+    this.view.settleMap();
+  }
+
+  // Back from the tokens; returns whether they were open.
+  close() {
+    if (!this.opened) return false;
+    this.opened = null;
+    this.view.settleMap();
+    return true;
+  }
+
+  resize(width) {
+    const side = Math.min(LARGEST, Math.max(200, width - NUMBERS.left));
+    this.surface.resize(width, side + NUMBERS.top); // a square has its numbers above and at the left
+  }
+
+  find() {
+    const { view } = this;
+    const { maps, reading, selection } = view;
+    const open = (opened) => this.open(opened);
+    if (this.opened) {
+      const found = reading.tokenBlock(selection, this.opened.rows, this.opened.keys);
+      const select = (changes) => view.select(changes);
+      const context = { tokens: view.tokens, selection, select };
+      return found.state === "here" ? { found, shown: shownBlock(context, found, this.opened) } : { found };
+    }
+    const overview = selection.show === "overview";
+    const found = overview ? maps.overview(selection) : maps.sentencesMap(selection);
+    if (found.state !== "here") return { found };
+    return { found, shown: (overview ? shownOverview : shownSentences)(view, found, open) };
+  }
+
+  settle() {
+    const { view } = this;
+    const { selection } = view;
+    for (const [name, choice] of Object.entries(this.choices)) choice.draw(selection[name]);
+    this.choices.heads.element.hidden = Boolean(this.opened) || selection.show !== "sentences";
+    this.choices.pool.element.hidden = Boolean(this.opened) || selection.show !== "overview";
+    this.choices.show.element.hidden = Boolean(this.opened);
+    this.back.hidden = !this.opened;
+    const { found, shown = null } = this.find();
+    this.shown = shown;
+    setData(this.element, "state", found.state);
+    setData(this.element, "shows", this.opened ? "tokens" : selection.show);
+    this.paint(found);
+    this.describe(found);
+  }
+
+  paint(found) {
+    const { palette } = this.view;
+    const ctx = this.surface.clear();
+    this.box = null;
+    this.legend.hidden = !this.shown;
+    if (paintAbsence(ctx, palette, found, 0, 8, this.surface.width, 80)) return;
+    const { shown } = this;
+    this.box = this.layout();
+    this.image.fill(shown.id, palette, shown, shown.valueAt);
+    this.image.paint(ctx, palette, this.box);
+    paintValues(ctx, palette, { ...shown, ...this.box }, shown.valueAt);
+    this.paintAxes(ctx, palette);
+    if (shown.row >= 0) paintRowFrame(ctx, palette, this.box, shown.row, shown.width);
+  }
+
+  layout() {
+    const { width, height } = this.shown;
+    const margin = this.shown.columns ? TEXTS : NUMBERS;
+    const room = { width: this.surface.width - margin.left - 2, height: this.surface.height - margin.top - 2 };
+    const size = (name, count) => Math.min(LARGEST_CELL[name], room[name] / count);
+    const cell = { width: size("width", width), height: size("height", height) };
+    if (!this.shown.columns) cell.width = cell.height = Math.min(cell.width, cell.height);
+    return { x: margin.left, y: margin.top, cell };
+  }
+
+  paintAxes(ctx, palette) {
+    const { shown, box } = this;
+    const { x, y, cell } = box;
+    const columns = shown.columns ?? shown.axis;
+    const colour = (hue) => palette.channels[hue] ?? palette.secondary;
+    shown.axis.forEach(({ hue }, r) => {
+      ctx.fillStyle = colour(hue);
+      ctx.fillRect(x - BAND - 2, y + r * cell.height, BAND, Math.max(1, cell.height));
+    });
+    columns.forEach(({ hue }, c) => {
+      ctx.fillStyle = colour(hue);
+      ctx.fillRect(x + c * cell.width, y - BAND - 2, Math.max(1, cell.width), BAND);
+    });
+    this.paintLabels(ctx, palette, shown.axis, cell.height, (words, r) => this.rowLabel(ctx, words, r));
+    this.paintLabels(ctx, palette, columns, cell.width, (words, c) => this.columnLabel(ctx, words, c));
+  }
+
+  // Token texts where they fit, else numbers, as many as fit.
+  paintLabels(ctx, palette, axis, size, paint) {
+    const written = this.shown.columns && size >= LEGIBLE;
+    ctx.textBaseline = "middle";
+    ctx.font = written ? `11px ${CODE_FONT}` : `10px ${UI_FONT}`;
+    const every = written ? 1 : ([1, 2, 5, 10, 20, 25, 50, 100, 200, 500].find((n) => n * size >= 34) ?? axis.length);
+    axis.forEach((at, i) => {
+      if (i % every) return;
+      const selected = axis === this.shown.axis && i === this.shown.row;
+      ctx.fillStyle = selected ? palette.ink : palette.secondary;
+      paint(written && at.text ? fitText(ctx, at.text, 80) : at.number.toLocaleString("en"), i);
+    });
+  }
+
+  rowLabel(ctx, words, row) {
+    const { x, y, cell } = this.box;
+    ctx.textAlign = "right";
+    ctx.fillText(words, x - BAND - 5, y + (row + 0.5) * cell.height);
+  }
+
+  columnLabel(ctx, words, column) {
+    const { x, y, cell } = this.box;
+    ctx.save();
+    ctx.translate(x + (column + 0.5) * cell.width, y - BAND - 6);
+    if (this.shown.columns && cell.width >= LEGIBLE) ctx.rotate(-Math.PI / 2);
+    else ctx.translate(0, -4);
+    ctx.textAlign = this.shown.columns && cell.width >= LEGIBLE ? "left" : "center";
+    ctx.fillText(words, 0, 0);
+    ctx.restore();
+  }
+
+  describe(found) {
+    const { shown } = this;
+    setText(this.title, shown?.title ?? "Map of attention");
+    setText(this.note, shown?.note ?? "");
+    if (shown) {
+      setText(this.top, twoDigitsOrSmall(shown.top));
+      setText(this.how, shown.how);
+    }
+    this.surface.label(shown ? `${shown.title}. ${shown.note} ${this.selectedWords()}` : found.words);
+    setData(this.element, "id", shown?.id ?? "");
+    this.writeHint(null);
+  }
+
+  // What the row of the selected token reads most.
+  selectedWords() {
+    const { shown } = this;
+    if (shown.row < 0) return "the selected token is in none of the rows";
+    const column = shown.best(shown.row);
+    return column < 0 ? "" : shown.hint(shown.row, column);
+  }
+
+  writeHint(cell) {
+    const words = !this.shown ? "" : cell ? this.shown.hint(cell.row, cell.column) : `most: ${this.selectedWords()}`;
+    setText(this.hint, words);
+  }
+}
+
+function twoDigitsOrSmall(value) {
+  return value > 0 && value < 0.01 ? value.toExponential(1) : twoDigits(value);
+}
