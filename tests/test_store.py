@@ -27,6 +27,7 @@ def test_traces_come_in_the_order_of_names(store: TraceStore) -> None:
         for same in (store[name], store[at], store[at - 3]):
             assert same.path == trace.path
     assert {trace.provenance["seed"] for trace in store} == {1, 2, 3}
+    assert store[int(np.int64(1))].path == store[np.int64(1)].path  # type: ignore[index]
     assert repr(store) == f"<TraceStore {store.path}: 3 traces>"
 
 
@@ -86,6 +87,10 @@ def test_bad_names_are_named(store: TraceStore) -> None:
     assert str(caught.value) == f"There is no trace 'sum' in {store.path}. It holds {names}."
     with pytest.raises(IndexError, match=r"^expected a trace below 3, got 3$"):
         store[3]
+    with pytest.raises(TypeError, match="slice"):
+        store[:2]  # type: ignore[index]
+    with pytest.raises(wb.TraceError, match=r"^meta\['provenance'\]\['path'\]: JSON cannot hold a PosixPath"):
+        store.add(random_trace(1, provenance={"path": Path("/")}))
 
 
 def test_a_damaged_file_is_named_when_it_is_reached(store: TraceStore) -> None:

@@ -150,11 +150,15 @@ def test_unknown_weights_are_no_other_weights() -> None:
     assert TokenSet([a_trace(), a_trace(provenance=facts)]).num_traces == 2
 
 
-def shown(trace: Trace) -> str:
-    return ", ".join(trace.captured)
+def textless() -> Trace:
+    trace = a_trace()
+    return Trace({n: a for n, a in trace.arrays.items() if not n.startswith("vocab_")}, trace.spans, trace.meta)
 
 
 BAD: list[tuple[Callable[[], Any], str]] = [
+    (lambda: TokenSet(textless(), channel="final"),
+     "A trace has no vocab_special, so a message's content cannot be told from its closing token. Take all tokens of "
+     "a phase, with neither channel nor role."),
     (lambda: TokenSet([]), "Expected at least one trace, got none. Capture some, or name another folder."),
     (lambda: TokenSet(a_trace(), phase="decode"),  # type: ignore[arg-type]
      "expected phase='completion', 'prompt' or 'all', got 'decode'"),
@@ -312,6 +316,17 @@ def test_an_interrupt_leaves_nothing_open(where: str, tmp_path: Path, monkeypatc
     assert mapped(store) == 0
     assert not tqdm._instances
     assert len(list(token_set.rows("expert_indices"))) == 4
+
+
+def test_a_trace_that_changed_is_named(tmp_path: Path) -> None:
+    store = filled(tmp_path / "runs", 20, 30)
+    token_set = TokenSet(store)
+    (name,) = (trace.path.name for trace in store if trace.path and len(trace) == 30)
+    a_trace(31, top_k=3).save(store.path / name)
+    at = next(i for i, trace in enumerate(store) if len(trace) == 31)
+    with pytest.raises(TraceError) as caught:
+        token_set.expert_counts()
+    assert str(caught.value) == f"Trace {at} ({name}) had 24 such tokens, now it has 25. Make a new TokenSet."
 
 
 def test_a_damaged_file_is_named_in_mid_stream(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import operator
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -84,9 +85,10 @@ class TraceStore:
                 )
                 raise TraceError(f"There is no trace {index!r} in {self.path}.{known}")
             return self._open(index)
-        if not -len(names) <= index < len(names):
-            raise IndexError(f"expected a trace below {len(names)}, got {index}")
-        return self._open(names[index])
+        place = operator.index(index)
+        if not -len(names) <= place < len(names):
+            raise IndexError(f"expected a trace below {len(names)}, got {place}")
+        return self._open(names[place])
 
     def add(self, trace: Trace) -> str:
         """Save a trace and return its name: a hash of its tokens and provenance, so that adding twice is one file.
@@ -109,6 +111,7 @@ class TraceStore:
 
 def _name(trace: Trace) -> str:
     """Return 16 hexadecimal digits: among a million traces, two share a name with odds of 1 to 37 million."""
-    facts = json.dumps([trace.num_prompt_tokens, dict(trace.provenance)], sort_keys=True)
+    # What JSON cannot hold is named when the trace is saved.
+    facts = json.dumps([trace.num_prompt_tokens, dict(trace.provenance)], sort_keys=True, default=str)
     tokens = np.asarray(trace.arrays["token_ids"], dtype="<i8").tobytes()
     return hashlib.sha256(facts.encode() + b"\0" + tokens).hexdigest()[:16]

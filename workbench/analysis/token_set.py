@@ -168,6 +168,11 @@ class TokenSet:
             if name not in trace.arrays:
                 raise TraceError(f"{_which(trace, at)} has no {name}. Captured: {', '.join(trace.captured)}.")
             positions = self.positions(trace)
+            if len(positions) != self._tokens[at]:
+                raise TraceError(
+                    f"{_which(trace, at)} had {self._tokens[at]} such tokens, now it has {len(positions)}. "
+                    "Make a new TokenSet."
+                )
             for start in range(0, len(positions), _BLOCK):
                 rows = positions[start : start + _BLOCK]
                 adjoin = rows[-1] - rows[0] + 1 == len(rows)
@@ -277,7 +282,15 @@ def _num_experts(trace: Trace, at: int) -> int:
 
 
 def content_stop(trace: Trace, start: int, stop: int) -> int:
-    """Return where a message's content ends: before its closing token."""
+    """Return where a message's content ends: before its closing token.
+
+    Raises `TraceError` where the trace does not say which of its tokens are the format's own.
+    """
+    if "vocab_special" not in trace.arrays:
+        raise TraceError(
+            "A trace has no vocab_special, so a message's content cannot be told from its closing token. Take all "
+            "tokens of a phase, with neither channel nor role."
+        )
     while stop > start and trace.is_special(stop - 1):
         stop -= 1
     return stop
