@@ -19,6 +19,7 @@ _MAX_ROWS = 128  # more would compute more of what the causal mask then hides
 _HEAD_SCORES = 1 << 19  # of one head's rows, 2 MiB, so that the passes over them stay in the cache
 _BLOCK_SCORES = 1 << 24  # of a group of heads, 64 MiB, whatever the length
 _SUMMED = 4096
+_SAFE = 64  # exp of it, for a million tokens, is far below the largest float32, and exp of −64 far above the least
 _HIDDEN = np.float32(-1e30)  # exp gives 0, and 0 · hidden is 0, where −inf would give NaN
 
 
@@ -49,7 +50,7 @@ class AttentionBlock(NamedTuple):
     keys: slice
     """the tokens that any of the rows sees"""
     scores: NDArray[np.float32]
-    """[row, key], less the row's highest, the sink's included; hugely negative where hidden"""
+    """[row, key], less a number that is the row's own; hugely negative where hidden"""
     weights: NDArray[np.float32]
     """[row, key], exp(scores), 0 where hidden"""
     total: NDArray[np.float32]
@@ -130,6 +131,8 @@ def _blocks(inputs: AttentionInputs, rows: NDArray[np.int64]) -> Iterator[Attent
     early, late = (np.float32(scale), None) if math.frexp(scale)[0] == 0.5 else (np.float32(1), np.float32(scale))
     for kv_head in range(len(keys)):
         kv = keys[kv_head, seen].astype(np.float32).T
+        kv = np.ascontiguousarray(kv) if len(parts) > 1 else kv  # as BLAS likes it best, if it is used often enough
+        longest = np.linalg.norm(kv, axis=0).max()
         heads = range(kv_head * group, (kv_head + 1) * group)
         for part, visible in parts:
             shape = (group, part.stop - part.start, visible.stop - visible.start)
@@ -139,21 +142,27 @@ def _blocks(inputs: AttentionInputs, rows: NDArray[np.int64]) -> Iterator[Attent
             np.matmul(grouped.reshape(group * shape[1], d_head), columns, out=scores.reshape(-1, shape[2]))
             if late is not None:
                 scores *= late
+            highest = np.linalg.norm(grouped, axis=-1).max(axis=-1) * longest * (1 if late is None else abs(late))
             _hide(scores, rows[part], visible, window)
-            for head, of_head in zip(heads, scores, strict=True):
+            for head, of_head, bound in zip(heads, scores, highest, strict=True):
                 weights = head_memory[: of_head.size].reshape(of_head.shape)
-                total, sink = _softmax(of_head, weights, None if sinks is None else np.float32(sinks[head]))
+                sink_logit = None if sinks is None else np.float32(sinks[head])
+                total, sink = _softmax(of_head, weights, sink_logit, bound)
                 yield AttentionBlock(head, part, visible, of_head, weights, total, sink)
 
 
 def _softmax(
-    scores: NDArray[np.float32], weights: NDArray[np.float32], sink: np.float32 | None
+    scores: NDArray[np.float32], weights: NDArray[np.float32], sink: np.float32 | None, bound: np.float32
 ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
-    """Shift the scores and write the weights, both in place; return the rows' totals and the sink's weights."""
-    top = scores.max(axis=-1)
-    if sink is not None:
-        np.maximum(top, sink, out=top)
-    scores -= top[:, None]
+    """Write the weights, and shift the scores where they may be large; return the rows' totals, the sink's weights.
+
+    ``bound`` is what no score exceeds either way (Cauchy–Schwarz). Finding and subtracting each row's highest takes
+    as long as half of the exponentials, so it is left out where nothing can overflow or vanish without it.
+    """
+    top = np.zeros(len(scores), dtype=np.float32)
+    if not max(bound, 0 if sink is None else abs(sink)) <= _SAFE:  # NaN is not, either
+        top = np.maximum(scores.max(axis=-1), -np.inf if sink is None else sink)
+        scores -= top[:, None]
     np.exp(scores, out=weights)
     total = _sum(weights)
     if sink is None:
