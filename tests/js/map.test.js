@@ -130,7 +130,7 @@ test("shares and differences keep small ones apart from nothing", () => {
 });
 
 test("cells are whole pixels, at least 7 wide, and a point is the cell drawn there", () => {
-  assert.deepEqual(cellSize(510, 32, 24), { width: 15, height: 19 });
+  assert.deepEqual(cellSize(510, 32, 24), { width: 15, height: 23 });
   assert.deepEqual(cellSize(300, 128, 36), { width: 7, height: 13 });
   assert.deepEqual(cellSize(900, 8, 4), { width: 112, height: 36 });
   assert.deepEqual([tickEvery(8, 56), tickEvery(32, 15), tickEvery(128, 7)], [1, 2, 4]);

@@ -12,8 +12,8 @@ export const WRITTEN = 30; // width from which a cell holds its value
 // Size of a cell for so much room: whole pixels, never under 7 wide.
 export function cellSize(room, numExperts, numLayers) {
   const width = Math.min(120, Math.max(SMALLEST, Math.floor(room / numExperts)));
-  const tall = Math.round(width * 1.25); // the card beside it is taller than wide cells would make the map
-  const height = numLayers <= 12 ? Math.min(36, Math.max(16, tall)) : Math.min(22, Math.max(13, tall));
+  const tall = Math.round(width * 1.5); // the card beside it is taller than square cells would make the map
+  const height = numLayers <= 12 ? Math.min(36, Math.max(16, tall)) : Math.min(24, Math.max(13, tall));
   return { width, height };
 }
 
@@ -63,10 +63,10 @@ export class MapPainter {
   }
 
   // `rows` are {cells: [{fill, text, ink, dot, mark, number, undefined}], words} per layer; `column` the selected
-  // position, `corner` what columns are, `entropies` and their heading.
-  paint(palette, { rows, layer, column, corner, entropies }) {
+  // position, `corner` what columns are, counted from `first`; `entropies` of the layers.
+  paint(palette, { rows, layer, column, corner, first, entropies }) {
     this.paintLabels(palette, layer, corner);
-    this.paintGrid(palette, rows, layer, column);
+    this.paintGrid(palette, rows, layer, column, first);
     this.paintEntropy(palette, entropies, layer);
   }
 
@@ -83,16 +83,13 @@ export class MapPainter {
     }
   }
 
-  paintGrid(palette, rows, layer, column) {
+  paintGrid(palette, rows, layer, column, first) {
     const ctx = this.grid.clear();
     rows.forEach((row, l) => this.paintRow(ctx, palette, row, l));
-    this.paintNumbers(ctx, palette, column);
+    this.paintNumbers(ctx, palette, column, first);
+    this.paintCross(ctx, palette, rows, layer, column);
     const { width, height } = this.cell;
     const [x, y] = [column * width, this.top(layer)];
-    if (!rows[layer].cells.some((cell) => cell.number ?? (cell.text && width >= WRITTEN))) {
-      this.dashes(ctx, palette, 0, y + height / 2, x, y + height / 2); // not through numbers
-      this.dashes(ctx, palette, x + width / 2, HEAD - 3, x + width / 2, y);
-    }
     ctx.strokeStyle = palette.panel;
     ctx.lineWidth = 4;
     ctx.strokeRect(x - 0.25, y - 0.25, width, height);
@@ -101,15 +98,29 @@ export class MapPainter {
     ctx.strokeRect(x - 0.25, y - 0.25, width, height);
   }
 
-  paintNumbers(ctx, palette, column) {
+  // Dashes from the layer and the number over the column to the cell, but not through what is written in others.
+  paintCross(ctx, palette, rows, layer, column) {
+    const { width, height } = this.cell;
+    const [x, y] = [(column + 0.5) * width, this.top(layer) + height / 2];
+    const isBlank = (l, p) => !(rows[l].cells[p]?.text ?? rows[l].cells[p]?.number);
+    for (let p = 0; p < column; p++) {
+      if (isBlank(layer, p)) this.dashes(ctx, palette, p * width, y, (p + 1) * width, y);
+    }
+    this.dashes(ctx, palette, x, HEAD - 3, x, HEAD);
+    for (let l = 0; l < layer; l++) {
+      if (isBlank(l, column)) this.dashes(ctx, palette, x, this.top(l), x, this.top(l + 1));
+    }
+  }
+
+  paintNumbers(ctx, palette, column, first) {
     const { width } = this.cell;
     const every = tickEvery(this.numExperts, width);
     for (let p = 0; p < this.numExperts; p += every) {
       if (Math.abs(p - column) * width >= 8 + 6 * String(column).length) {
-        this.text(ctx, palette.secondary, String(p), "11px", this.tickAt(p), HEAD / 2 + 1, "center");
+        this.text(ctx, palette.secondary, String(p + first), "11px", this.tickAt(p), HEAD / 2 + 1, "center");
       }
     }
-    this.text(ctx, palette.ink, String(column), "700 11.5px", this.tickAt(column), HEAD / 2 + 1, "center");
+    this.text(ctx, palette.ink, String(column + first), "700 11.5px", this.tickAt(column), HEAD / 2 + 1, "center");
   }
 
   // Numbers at the edges stay whole.
@@ -146,9 +157,10 @@ export class MapPainter {
       ctx.fill();
     }
     if (cell.mark) this.corner(ctx, cell.ink, x, y, Math.min(7, width / 2));
-    if (cell.number && cell.text && height >= 30) {
-      this.text(ctx, cell.ink, cell.number, "10px", middle[0], y + 10, "center");
-      this.text(ctx, cell.ink, cell.text, "11.5px", middle[0], y + height - 10, "center");
+    if (cell.number && cell.text && height >= 22) {
+      const [above, below, inset] = height >= 30 ? ["10px", "11.5px", 10] : ["9px", "700 9.5px", 7];
+      this.text(ctx, cell.ink, cell.number, above, middle[0], y + inset, "center");
+      this.text(ctx, cell.ink, cell.text, below, middle[0], y + height - inset + 1, "center");
     } else if (cell.text || cell.number) {
       const written = cell.number ?? cell.text;
       this.text(ctx, cell.ink, written, width < 20 ? "9.5px" : "11.5px", ...middle, "center");

@@ -18,6 +18,7 @@ const PADDING = 28;
 const MANY_EXPERTS = 64; // beyond, the card stands below the map, so that cells stay wide enough
 const SIDE_BY_SIDE = 1500; // width that has room for both all the same
 const FEW_LAYERS = 8; // up to here the map is too low to stand beside the card
+const NARROW_VIEW = 900; // up to here either would be too narrow
 
 export class MapView extends View {
   constructor(model, el) {
@@ -148,7 +149,8 @@ export class MapView extends View {
 
   resize(width) {
     const { layer: numLayers, expert: numExperts } = this.facts.counts;
-    const stacked = numLayers <= FEW_LAYERS || (numExperts > MANY_EXPERTS && width < SIDE_BY_SIDE);
+    const stacked =
+      numLayers <= FEW_LAYERS || width < NARROW_VIEW || (numExperts > MANY_EXPERTS && width < SIDE_BY_SIDE);
     setData(this.panels, "stacked", stacked);
     this.painter.resize(this.map.clientWidth - PADDING - LABELS - ENTROPY);
     const scrolls = this.painter.grid.width > this.scroll.clientWidth + 1;
@@ -166,6 +168,7 @@ export class MapView extends View {
       layer,
       column,
       corner: cornerOf(order),
+      first: order === "index" ? 0 : 1, // ranks count from 1
       entropies: layers.map((l) => (data.phase(phase).missing ? NaN : data.entropy(phase, l))),
     });
     this.keepInView(column);

@@ -30,7 +30,7 @@ export function titleWords(data, { show, phase, order }) {
   }[order];
   const how = `${column}, row = layer`;
   if (show === "load") return ["Expert load", `share of routed slots per layer, sums to 1 · ${how}`];
-  if (show === "token") return ["This token's experts", `rank in the cell, weight as its fill · ${how}`];
+  if (show === "token") return ["This token's experts", `${order === "index" ? "" : "expert, "}rank in the cell, weight as its fill · ${how}`];
   const { a, b } = data.contrastOf(phase);
   const within = data.tested(phase) && data.facts.test.withinTopics ? ", within topics" : "";
   return ["Contrast", `Δ activation rate per token${within}, ${a} − ${b}; sums to 0 per layer · ${how}`];
