@@ -93,6 +93,14 @@ def test_a_message_that_the_prompt_opens_belongs_to_the_completion() -> None:
     assert TokenSet(trace, phase="prompt", channel="final").positions(trace).tolist() == [10]
 
 
+def test_no_token_counts_twice_where_messages_overlap() -> None:
+    trace = a_trace(20)
+    spans = tuple(Span(s, e, s, "message", "assistant", "final") for s, e in ((12, 16), (7, 9), (7, 8), (14, 18)))
+    token_set = TokenSet(Trace(trace.arrays, spans, trace.meta), channel="final")
+    assert token_set.positions(token_set.traces[0]).tolist() == [7, 12, 13, 14, 15, 16, 17]  # 8 closes
+    assert token_set.num_tokens == sum(len(block) for block in token_set.rows("token_ids")) == 7
+
+
 def test_facts_of_several() -> None:
     traces = [a_trace(14), a_trace(11), a_trace(12)]
     token_set = TokenSet(traces, channel="final")

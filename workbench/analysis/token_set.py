@@ -89,12 +89,8 @@ class TokenSet:
             seen.update({f"{m.role} {m.channel or ''}".strip(): 1 for m in trace.messages})
         if facts is None:
             raise TraceError("Expected at least one trace, got none. Capture some, or name another folder.")
-        self.model, self.num_experts, self.top_k, self.layers = (
-            facts.model,
-            facts.num_experts,
-            facts.top_k,
-            facts.layers,
-        )
+        self.model, self.layers = facts.model, facts.layers
+        self.num_experts, self.top_k = facts.num_experts, facts.top_k
         self._tokens = np.array(tokens, dtype=np.int64)
         if not self.num_tokens:
             raise TraceError(_nothing(str(self), seen))
@@ -194,12 +190,14 @@ class TokenSet:
         high = trace.num_prompt_tokens if self.phase == "prompt" else len(trace)
         if self.channel is None and self.role is None:
             return [(low, high)] if low < high else []
-        chosen = (
-            (max(low, m.content_start), min(high, content_stop(trace, m.content_start, m.stop)))
-            for m in trace.messages
-            if self.channel in (None, m.channel) and self.role in (None, m.role)
-        )
-        return [(start, stop) for start, stop in chosen if start < stop]
+        stretches: list[tuple[int, int]] = []
+        for message in sorted(trace.messages, key=lambda m: m.content_start):
+            if self.channel in (None, message.channel) and self.role in (None, message.role):
+                start = max(low, message.content_start)
+                stop = min(high, content_stop(trace, message.content_start, message.stop))
+                low = max(low, stop)  # messages of a file from elsewhere may overlap, and no token counts twice
+                stretches += [(start, stop)] if start < stop else []
+        return stretches
 
 
 @dataclass(frozen=True)
