@@ -1,7 +1,7 @@
 // Entry of the ExpertCard widget: one expert of one layer, in a view of its own.
 
 import { Cards } from "./js/cards.js";
-import { ExpertPanel } from "./js/expert_panel.js";
+import { ExpertPanel, count, percent } from "./js/expert_panel.js";
 import { Palette, themeName, watchTheme } from "./js/palette.js";
 import { Selection, publish } from "./js/selection.js";
 import { h, setData, setText } from "./js/surface.js";
@@ -44,7 +44,9 @@ class ExpertCard {
   build(el) {
     const { facts } = this;
     this.choosers = { layer: this.chooser("layer"), expert: this.chooser("expert") };
-    this.line = h("div", { class: "moe-status-line", role: "status" });
+    this.where = h("span");
+    this.said = h("span");
+    const line = h("div", { class: "moe-status-line", role: "status" }, this.where, this.said);
     const hints = HINTS_OF_CARD.map(([caps, words]) =>
       h("span", {}, ...caps.map((c) => h("kbd", { text: c })), ` ${words}`),
     );
@@ -69,12 +71,7 @@ class ExpertCard {
         ),
       ),
       this.panel.element,
-      h(
-        "footer",
-        { class: "moe-status" },
-        this.line,
-        h("div", { class: "moe-hints", "aria-hidden": "true" }, ...hints),
-      ),
+      h("footer", { class: "moe-status" }, line, h("div", { class: "moe-hints", "aria-hidden": "true" }, ...hints)),
     );
     this.root.addEventListener("keydown", (event) => this.key(event));
     el.classList.add("moe-host");
@@ -99,6 +96,7 @@ class ExpertCard {
   }
 
   select(changes) {
+    setText(this.said, "");
     this.selected.move(changes);
     this.draw();
   }
@@ -110,10 +108,8 @@ class ExpertCard {
       const { layer, expert } = this.selected.values;
       publish(key, { token, layer, expert });
     }
-    setText(
-      this.line,
-      `views of ${this.facts.numTraces > 1 ? "that trace" : "the trace"} went to token ${token.toLocaleString("en")}`,
-    );
+    const whose = this.facts.numTraces > 1 ? "that trace" : "the trace";
+    setText(this.said, `views of ${whose} went to token ${count(token)}`);
   }
 
   adoptTheme() {
@@ -130,7 +126,10 @@ class ExpertCard {
 
   draw() {
     const { values } = this.selected;
-    this.panel.draw(this.cardOf(values), values, this.palette);
+    const card = this.cardOf(values);
+    this.panel.draw(card, values, this.palette);
+    const rate = card.tokens ? `: chosen at ${percent(card.chosen / card.tokens)} of ${count(card.tokens)} tokens` : "";
+    setText(this.where, `layer ${values.layer}, expert ${values.expert}${rate}`);
     for (const [name, select] of Object.entries(this.choosers)) {
       if (select.value !== String(values[name])) select.value = values[name];
     }

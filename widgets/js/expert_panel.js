@@ -268,7 +268,7 @@ export class ExpertPanel {
       return button;
     });
     const from = traces > 1 ? "trace:token · " : "";
-    const note = `${from}⏎ jumps there · ${examples.length} spread over ${count(chosen)} tokens`;
+    const note = `${from}⏎ jumps there · ${examples.length} spread over ${count(chosen)}`;
     return cardSection("In context", note, h("div", { class: "moe-expert-examples" }, ...rows));
   }
 }
