@@ -13,12 +13,12 @@ from workbench.analysis.token_set import Phase, TokenSet, Traces
 from workbench.labelled import Labelled
 from workbench.trace import Trace
 
-__all__ = ["PHASES", "PhaseRouting", "cluster_order", "key_of", "load_of", "routing_facts", "selection_counts"]
+__all__ = ["PHASES", "PhaseRouting", "cluster_order", "key_of", "load_of", "routing_facts"]
 
 PHASES: tuple[Phase, ...] = get_args(Phase)
 
 
-def selection_counts(token_set: TokenSet) -> dict[str, int]:
+def _counts(token_set: TokenSet) -> dict[str, int]:
     """Return how much a selection may choose from: the tokens of one trace, of several none."""
     first = token_set.traces[0]
     counts = TraceBlocks(first).counts()
@@ -38,7 +38,7 @@ def routing_facts(*token_sets: TokenSet) -> dict[str, Any]:
         "embedded": bool(trace.provenance.get("embedded", first.model == "tiny")),
         "sources": sources,
         "dtypes": dtypes,
-        "counts": selection_counts(first) | ({} if count == 1 else {"token": 0}),
+        "counts": _counts(first) | ({} if count == 1 else {"token": 0}),
         "layers": list(first.layers),
         "topK": first.top_k,
         "numTraces": count,

@@ -137,7 +137,7 @@ def test_it_looks_right_and_hostile_texts_are_text(lab_notebook: OpenNotebook) -
     wide = (
         f"RouterMap([synthetic_trace(tokens=200, layers=36, experts=128, top_k=8, {SIZES}, seed=s) for s in (1, 2)])"
     )
-    notebook = lab_notebook([SYNTHETIC, IMPORT, trace, *cells, wide])
+    notebook = lab_notebook([SYNTHETIC, IMPORT, trace, *cells, wide], height=1400)
     page = notebook.page
     views = [Map(notebook, 0), *(View(notebook, i) for i in (1, 2)), Map(notebook, 3)]
     for _ in HOSTILE:
@@ -159,6 +159,10 @@ def test_it_looks_right_and_hostile_texts_are_text(lab_notebook: OpenNotebook) -
         for view, name in zip(views, ("router_map", "load_curve", "routing_paths", "router_map_many"), strict=True):
             view.root.scroll_into_view_if_needed()
             notebook.screenshot(f"{name}_{theme}", of=view.root)
+    page.set_viewport_size({"width": 1920, "height": 1400})
+    page.wait_for_timeout(400)
+    views[0].root.scroll_into_view_if_needed()
+    notebook.screenshot("router_map_wide", of=views[0].root)
     page.set_viewport_size({"width": 820, "height": 1200})
     page.wait_for_timeout(400)
     map_box = views[0].root.locator(".moe-map-panel").bounding_box()

@@ -5,7 +5,7 @@ import { MapData, pointWords, shareWords } from "../../widgets/js/map_data.js";
 import { mapAction } from "../../widgets/js/map_keys.js";
 import { MapPainter, cellSize, tickEvery } from "../../widgets/js/map_paint.js";
 import { cellWords, countWords, honestWords, rowWords, titleWords } from "../../widgets/js/map_words.js";
-import { withinCounts } from "../../widgets/js/view.js";
+import { withinCounts } from "../../widgets/js/selection.js";
 
 const bytes = (array) => new DataView(array.buffer);
 const floats = (...values) => bytes(Float64Array.from(values));
@@ -100,7 +100,10 @@ test("every number says of what it is", () => {
     rowWords(data(), selection(), [1, 2, 0], null),
     "Layer 4, completion, H/ln E .25. From left to right by index: e1 50.0 %, e2 50.0 %, e0 0.0 %.",
   );
-  assert.match(titleWords(data(), selection({ order: "load" }))[1], /each row sorted by its completion load, column = rank/);
+  assert.match(
+    titleWords(data(), selection({ order: "load" }))[1],
+    /each row sorted by its completion load, column = rank/,
+  );
 });
 
 test("rank and weight of this token's choice", () => {
@@ -118,7 +121,10 @@ test("significance is spoken of only with a test of this phase", () => {
   assert.match(cellWords(tested, contrast, 1, 0, null).value, /corrected p < \.05/);
   assert.match(cellWords(tested, contrast, 1, 2, null).value, /corrected p ≥ \.05/);
   assert.match(honestWords(data(), contrast), /^An association\. .* needs several traces and the trace-level/);
-  assert.match(honestWords(data(), contrast), /Rates of final are of T = 10 only\. Rates of analysis are of T = 20 only/);
+  assert.match(
+    honestWords(data(), contrast),
+    /Rates of final are of T = 10 only\. Rates of analysis are of T = 20 only/,
+  );
   assert.doesNotMatch(cellWords(data(), contrast, 1, 0, null).value, /corrected/);
   assert.match(honestWords(data(), selection()), /^Load is one trace's habit\./);
   assert.match(honestWords(data({ numTraces: 12 }), selection()), /^Load of 12 traces together\./);
@@ -137,7 +143,11 @@ test("cells are whole pixels, at least 7 wide, and a point is the cell drawn the
   const painter = Object.assign(Object.create(MapPainter.prototype), { numLayers: 24, numExperts: 32 });
   painter.cell = { width: 15, height: 19 };
   const middle = (layer, position) => [painter.xOf(position), painter.top(layer) + 9];
-  for (const [layer, position] of [[0, 0], [13, 7], [23, 31]]) {
+  for (const [layer, position] of [
+    [0, 0],
+    [13, 7],
+    [23, 31],
+  ]) {
     assert.deepEqual(painter.at(...middle(layer, position)), { layer, position });
   }
   assert.deepEqual(painter.at(15 * 32 + 1, 40), { layer: 0, position: null });
@@ -163,7 +173,10 @@ test("arrows step the token of one trace, and experts where there are several", 
   assert.deepEqual(pressed("ArrowRight", false), { by: 1 });
   assert.deepEqual(pressed("ArrowUp", false), { layer: 1 });
   assert.deepEqual(pressed("[", true), { by: -1 });
-  assert.deepEqual(["s", "p", "o"].map((key) => pressed(key, true).next), ["show", "phase", "order"]);
+  assert.deepEqual(
+    ["s", "p", "o"].map((key) => pressed(key, true).next),
+    ["show", "phase", "order"],
+  );
   assert.equal(mapAction({ key: "b" }, true), undefined);
   assert.equal(mapAction({ key: "s", ctrlKey: true }, true), undefined);
 });

@@ -19,6 +19,15 @@ for (const theme of ["light", "dark"]) {
     assert.ok(contrast(palette.warning, palette.panel) >= 4.5);
   });
 
+  test(`${theme}: text on every contrast is readable, and nothing is in the middle`, () => {
+    for (let i = -20; i <= 20; i++) {
+      const fill = palette.diverge(i / 20);
+      assert.ok(contrast(fill, textOn(fill)) >= 4.5, `text at ${i / 20}`);
+    }
+    const [below, nothing, above] = [-1, 0, 1].map((v) => contrast(palette.diverge(v), palette.panel));
+    assert.ok(nothing < 1.3 && below > 3 && above > 3);
+  });
+
   test(`${theme}: the ramp moves one way in lightness and its text is readable everywhere`, () => {
     const lightness = palette.fills.map(luminance);
     const sign = Math.sign(lightness.at(-1) - lightness[0]);

@@ -44,10 +44,10 @@ test("leaders cross no label: the rightmost end is highest", () => {
 });
 
 test("few tokens are named", () => {
-  const lines = [{ label: "analysis", tokens: 1134 }, { label: "user", tokens: 19 }];
-  assert.equal(
-    biasWords(lines, 8, 2),
-    "Entropy is biased low, Gini and CV high, where tokens are few: user, T = 19.",
-  );
+  const lines = [
+    { label: "analysis", tokens: 1134 },
+    { label: "user", tokens: 19 },
+  ];
+  assert.equal(biasWords(lines, 8, 2), "Entropy is biased low, Gini and CV high, where tokens are few: user, T = 19.");
   assert.equal(biasWords(lines.slice(0, 1), 8, 2), "");
 });

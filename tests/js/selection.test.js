@@ -68,7 +68,14 @@ test("a view opened later adopts what is selected, but for what it was told", as
   const later = view(t);
   assert.deepEqual(where(later), [4, 3, 2, 6]);
   const told = view(t, { layer: 1, expert: 0, _selection_told: ["layer", "expert"] });
-  assert.deepEqual([where(told), where(a), where(later)], [[4, 1, 2, 0], [4, 1, 2, 0], [4, 1, 2, 0]]);
+  assert.deepEqual(
+    [where(told), where(a), where(later)],
+    [
+      [4, 1, 2, 0],
+      [4, 1, 2, 0],
+      [4, 1, 2, 0],
+    ],
+  );
   await settled();
   assert.deepEqual(told.model.get("_selection_told"), []); // shown again, it adopts
   assert.deepEqual(told.model.saved, [[4, 1, 2, 0]]);

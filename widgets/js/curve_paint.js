@@ -129,7 +129,19 @@ export class CurvePainter {
     if (number % 4 === 0) ctx.arc(x, y, r, 0, 2 * Math.PI);
     else if (number % 4 === 1) ctx.rect(x - r, y - r, 2 * r, 2 * r);
     else {
-      const corners = number % 4 === 2 ? [[0, -1.3], [1.3, 0], [0, 1.3], [-1.3, 0]] : [[0, -1.3], [1.2, 1], [-1.2, 1]];
+      const corners =
+        number % 4 === 2
+          ? [
+              [0, -1.3],
+              [1.3, 0],
+              [0, 1.3],
+              [-1.3, 0],
+            ]
+          : [
+              [0, -1.3],
+              [1.2, 1],
+              [-1.2, 1],
+            ];
       corners.forEach(([dx, dy]) => ctx.lineTo(x + dx * r, y + dy * r));
       ctx.closePath();
     }

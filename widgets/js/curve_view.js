@@ -38,7 +38,14 @@ export class CurveView extends View {
     this.rows = new Map(facts.layers.map((layer, i) => [layer, i]));
     this.charts = CHARTS.map((chart) => {
       const lines = facts.lines.map((_, i) => decode(sent[`${chart.name}/${i}`], "float64"));
-      return { ...chart, lines, bounds: bounds(lines.flatMap((l) => Array.from(l)), chart) };
+      return {
+        ...chart,
+        lines,
+        bounds: bounds(
+          lines.flatMap((l) => Array.from(l)),
+          chart,
+        ),
+      };
     });
     this.painter = new CurvePainter(facts, this.rows);
     this.row = h("p", { class: "moe-unseen" });
@@ -49,7 +56,9 @@ export class CurveView extends View {
       this.row,
       h("p", {
         class: "moe-secondary moe-curve-note",
-        text: [...facts.lines.map((l) => `${l.label}: ${l.selection}, T = ${l.tokens.toLocaleString("en")}`)].join(" · "),
+        text: [...facts.lines.map((l) => `${l.label}: ${l.selection}, T = ${l.tokens.toLocaleString("en")}`)].join(
+          " · ",
+        ),
       }),
       h("p", { class: "moe-secondary moe-curve-note", text: biasWords(facts.lines, facts.counts.expert, facts.topK) }),
     );
@@ -120,7 +129,15 @@ export class CurveView extends View {
   settle() {
     const { layer } = this.selection;
     this.painter.surface.label(this.words(layer));
-    setText(this.row, this.charts.map((c) => `${c.title}: ${this.facts.layers.map((l, i) => `layer ${l} ${c.lines.map((v) => twoDigits(v[i])).join(", ")}`).join("; ")}`).join(". "));
+    setText(
+      this.row,
+      this.charts
+        .map(
+          (c) =>
+            `${c.title}: ${this.facts.layers.map((l, i) => `layer ${l} ${c.lines.map((v) => twoDigits(v[i])).join(", ")}`).join("; ")}`,
+        )
+        .join(". "),
+    );
     for (const { name, lines } of this.charts) {
       setData(this.panel, name, lines.map((values) => Array.from(values, (v) => v.toFixed(6)).join(",")).join(" "));
     }

@@ -10,7 +10,7 @@ import { Notes } from "./notes.js";
 import { Palette, themeName, watchTheme } from "./palette.js";
 import { QUANTITIES, Quantities } from "./quantities.js";
 import { Reading } from "./reading.js";
-import { Selection } from "./selection.js";
+import { Selection, withinCounts } from "./selection.js";
 import { Stack } from "./stack.js";
 import { Status } from "./status.js";
 import { h, setData } from "./surface.js";
@@ -24,14 +24,9 @@ const PLAY_MS = 160;
 
 // A selection within the trace, whatever was asked for.
 export function clampSelection(wanted, facts) {
-  const within = (value, count) => Math.min(Math.max(0, count - 1), Math.max(0, Math.trunc(value) || 0));
-  return {
-    token: within(wanted.token, facts.numTokens),
-    layer: within(wanted.layer, facts.numLayers),
-    head: within(wanted.head, facts.numHeads),
-    expert: within(wanted.expert, facts.numExperts),
-    colorBy: QUANTITIES[wanted.colorBy] ? wanted.colorBy : "channel",
-  };
+  const { numTokens: token, numLayers: layer, numHeads: head, numExperts: expert } = facts;
+  const colorBy = QUANTITIES[wanted.colorBy] ? wanted.colorBy : "channel";
+  return { ...withinCounts(wanted, { token, layer, head, expert }), colorBy };
 }
 
 export class Explorer {

@@ -87,11 +87,7 @@ export class MapView extends View {
         ],
         choose("show"),
       ),
-      phase: new Choice(
-        "phase",
-        [phase("completion"), phase("prompt"), phase("all", "both")],
-        choose("phase"),
-      ),
+      phase: new Choice("phase", [phase("completion"), phase("prompt"), phase("all", "both")], choose("phase")),
       order: new Choice(
         "order experts by",
         ORDERS.map((value) => ({ value, text: value, why: facts.orders[value] })),
@@ -140,7 +136,9 @@ export class MapView extends View {
 
   hint(event) {
     const { layer, expert } = this.at(event);
-    return expert === undefined ? `layer ${layer}` : cellWords(this.data, this.selection, layer, expert, this.router(layer)).all;
+    return expert === undefined
+      ? `layer ${layer}`
+      : cellWords(this.data, this.selection, layer, expert, this.router(layer)).all;
   }
 
   router(layer) {

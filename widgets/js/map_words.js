@@ -30,7 +30,11 @@ export function titleWords(data, { show, phase, order }) {
   }[order];
   const how = `${column}, row = layer`;
   if (show === "load") return ["Expert load", `share of routed slots per layer, sums to 1 · ${how}`];
-  if (show === "token") return ["This token's experts", `${order === "index" ? "" : "expert, "}rank in the cell, weight as its fill · ${how}`];
+  if (show === "token")
+    return [
+      "This token's experts",
+      `${order === "index" ? "" : "expert, "}rank in the cell, weight as its fill · ${how}`,
+    ];
   const { a, b } = data.contrastOf(phase);
   const within = data.tested(phase) && data.facts.test.withinTopics ? ", within topics" : "";
   return ["Contrast", `Δ activation rate per token${within}, ${a} − ${b}; sums to 0 per layer · ${how}`];
@@ -45,7 +49,11 @@ export function cellWords(data, { show, phase }, layer, expert, router) {
     const { a, b, aTokens, bTokens } = data.contrastOf(phase);
     const value = pointWords(data.contrast(phase, layer, expert));
     const rate = (side, tokens) => `${shareWords(data.value(side, phase, layer, expert))} of ${grouped(tokens)} tokens`;
-    const mark = data.tested(phase) ? (data.marked(phase, layer, expert) ? ", corrected p < .05" : ", corrected p ≥ .05") : "";
+    const mark = data.tested(phase)
+      ? data.marked(phase, layer, expert)
+        ? ", corrected p < .05"
+        : ", corrected p ≥ .05"
+      : "";
     const all = `${where}${value}${mark}; chosen at ${rate("rate_a", aTokens)} (${a}), ${rate("rate_b", bTokens)} (${b})`;
     return { name: "Δ", value: `${value}${mark}`, all };
   }
@@ -77,12 +85,14 @@ export function rowWords(data, selection, experts, router) {
 export function honestWords(data, { show, phase }) {
   const { numTraces, test } = data.facts;
   const out = [];
-  const needs =
-    "Whether experts differ between channels needs several traces and the trace-level permutation test.";
+  const needs = "Whether experts differ between channels needs several traces and the trace-level permutation test.";
   if (show === "token") out.push("One token's choice. Weights are those the model used.");
   else if (show === "contrast" && data.tested(phase)) out.push(test.words);
   else if (show === "contrast") out.push(`An association. ${needs}`);
-  else out.push(`${numTraces === 1 ? "Load is one trace's habit." : `Load of ${grouped(numTraces)} traces together.`} ${needs}`);
+  else
+    out.push(
+      `${numTraces === 1 ? "Load is one trace's habit." : `Load of ${grouped(numTraces)} traces together.`} ${needs}`,
+    );
   const few = show === "contrast" ? fewWords(data, phase) : "";
   if (few) out.push(few);
   const { tokens } = data.phase(phase);

@@ -96,7 +96,15 @@ export class PathsPainter {
       ctx.fillRect(GUTTER + x, y, Math.max(0.5, width - 1), BAR);
       if (width >= 20) {
         const bold = expert === chosen ? "700 " : "";
-        this.text(ctx, palette.text, `e${expert}`, `${bold}10.5px`, GUTTER + x + width / 2, y + BAR / 2 + 0.5, "center");
+        this.text(
+          ctx,
+          palette.text,
+          `e${expert}`,
+          `${bold}10.5px`,
+          GUTTER + x + width / 2,
+          y + BAR / 2 + 0.5,
+          "center",
+        );
       }
     });
     if (chosen === null) return;

@@ -120,7 +120,8 @@ export class PathsView extends View {
   choose(found) {
     const { shown } = this.facts;
     if (found?.flow) this.select({ layer: shown[found.flow.pair], expert: found.flow.from });
-    else if (found) this.select({ layer: shown[found.row], ...(found.expert === null ? {} : { expert: found.expert }) });
+    else if (found)
+      this.select({ layer: shown[found.row], ...(found.expert === null ? {} : { expert: found.expert }) });
   }
 
   hint(found) {
@@ -163,7 +164,9 @@ export class PathsView extends View {
       ({ pair, from, to }) => (pair === row && from === expert) || (pair + 1 === row && to === expert),
     );
     this.painter.surface.label(row < 0 ? `Layer ${layer} is not shown.` : this.expertWords(row, expert));
-    const gaps = this.words.map((lines, i) => `Layer ${this.facts.shown[i]} to ${this.facts.shown[i + 1]}: ${lines.join(", ")}`);
+    const gaps = this.words.map(
+      (lines, i) => `Layer ${this.facts.shown[i]} to ${this.facts.shown[i + 1]}: ${lines.join(", ")}`,
+    );
     setText(this.told, [...gaps, ...own.map((flow) => this.flowWords(flow))].join(". "));
     setData(this.panel, "flows", own.map(({ pair, from, to, count }) => [pair, from, to, count].join(",")).join(" "));
     setData(this.panel, "information", this.facts.gaps.map((gap) => gap.information.toFixed(6)).join(","));

@@ -11,6 +11,12 @@ function channels() {
   return (globalThis[Symbol.for("moe-workbench.selection")] ??= new Map());
 }
 
+// A selection within the counts of tokens, layers, heads and experts, whatever was asked for.
+export function withinCounts(wanted, counts) {
+  const within = (name) => Math.min(Math.max(0, counts[name] - 1), Math.max(0, Math.trunc(wanted[name]) || 0));
+  return Object.fromEntries(SHARED.map((name) => [name, within(name)]));
+}
+
 // Move the views of a key, all but `from`. Where there is none, nothing happens.
 export function publish(key, changes, from = null) {
   const channel = channels().get(key);
@@ -57,7 +63,9 @@ export class Selection {
   }
 
   fromModel() {
-    return this.clamp(Object.fromEntries(Object.entries(this.traits).map(([ours, its]) => [ours, this.model.get(its)])));
+    return this.clamp(
+      Object.fromEntries(Object.entries(this.traits).map(([ours, its]) => [ours, this.model.get(its)])),
+    );
   }
 
   // Change values within bounds; returns the shared ones that changed, or null.

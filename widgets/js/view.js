@@ -3,16 +3,10 @@
 
 import { Help, handleKey } from "./keys.js";
 import { Palette, themeName, watchTheme } from "./palette.js";
-import { SHARED, Selection } from "./selection.js";
+import { Selection, withinCounts } from "./selection.js";
 import { h, setData } from "./surface.js";
 
 const SETTLE_MS = 80;
-
-// A selection within the counts of tokens, layers, heads and experts, whatever was asked for.
-export function withinCounts(wanted, counts) {
-  const within = (name) => Math.min(Math.max(0, counts[name] - 1), Math.max(0, Math.trunc(wanted[name]) || 0));
-  return Object.fromEntries(SHARED.map((name) => [name, within(name)]));
-}
 
 // A subclass gives keys (event → action or undefined), keyList, build(), resize(width), draw() and settle().
 export class View {
