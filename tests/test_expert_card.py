@@ -79,6 +79,13 @@ def test_a_large_model_is_asked_card_by_card() -> None:
     assert ask(view, {"fetch": []}) == ask(view, "card") == ask(view, {"card": 3}) == []
 
 
+def test_what_would_take_long_to_make_is_not_sent_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert len(ExpertCard([small(tokens=200)] * 91)._cards) == 28
+    assert ExpertCard([small(tokens=200)] * 92)._cards == {}  # 28 cards of 92 traces
+    monkeypatch.setattr("widgets.expert_card.PRELOAD_TOKENS", 246)
+    assert ExpertCard(small())._cards == {}
+
+
 def test_several_traces_share_a_selection_of_their_own_and_examples_point_to_one() -> None:
     traces = [small(seed=seed, tokens=200 + seed) for seed in range(3)]
     view = ExpertCard(traces)

@@ -18,8 +18,9 @@ from workbench.trace import Trace, TraceError
 __all__ = ["CardReader", "ExpertCard", "card_of"]
 
 FOLDER = Path(__file__).parent
-PRELOAD_CARDS = 256
-PRELOAD_TOKENS = 20_000  # so many profiles of so many tokens take a second or two
+# What is sent at once must be made in a second or two: a profile takes a millisecond for every 1,000 tokens and half
+# of one for every trace.
+PRELOAD_CARDS, PRELOAD_TOKENS, PRELOAD_CARD_TRACES = 256, 20_000, 2_560
 
 
 def card_of(profile: ExpertProfile) -> dict[str, Any]:
@@ -98,7 +99,10 @@ class CardReader:
     def preload(self) -> dict[str, dict[str, Any]]:
         """Return all cards by key where they are few and quickly made, else none."""
         layers, experts = self.token_set.layers, self.token_set.num_experts
-        if len(layers) * experts > PRELOAD_CARDS or self.token_set.num_tokens > PRELOAD_TOKENS:
+        cards = len(layers) * experts
+        if cards > PRELOAD_CARDS or cards * self.token_set.num_traces > PRELOAD_CARD_TRACES:
+            return {}
+        if self.token_set.num_tokens > PRELOAD_TOKENS:
             return {}
         return {f"{layer}/{expert}": self.read(layer, expert) for layer in layers for expert in range(experts)}
 
