@@ -75,6 +75,7 @@ def test_permuted_labels_by_enumeration() -> None:
     np.testing.assert_allclose(got.p_values, expected)
     assert got.num_permutations == len(maxima) == 1716
     assert (np.abs(got.delta) > got.threshold).tolist() == (got.p_values.values <= 0.05).tolist()
+    assert (maxima > got.threshold).mean() <= 0.05 < (maxima > got.threshold * (1 - 1e-6)).mean()
     assert got.p_values[1, 3] <= 0.05
     assert got.method == (
         "labels of whole traces permuted; seed 0; 1716 labellings; max |Δ| over 3 layers × 7 experts; 7 traces of a, "
