@@ -53,10 +53,15 @@ class AttentionBlock(NamedTuple):
     """[row, key], less a number that is the row's own; hugely negative where hidden"""
     weights: NDArray[np.float32]
     """[row, key], exp(scores), 0 where hidden"""
-    total: NDArray[np.float32]
-    """[row], the sum of the row's weights and the sink's"""
+    seen: NDArray[np.float32]
+    """[row], the sum of the row's weights"""
     sink: NDArray[np.float32] | None
-    """[row], the sink's weight"""
+    """[row], the sink's weight, which may be far larger; None in families without sinks"""
+
+    @property
+    def total(self) -> NDArray[np.float32]:
+        """[row], the sum of the row's weights and the sink's."""
+        return self.seen if self.sink is None else self.seen + self.sink
 
 
 def attention_rows(
@@ -92,9 +97,10 @@ def attention_rows(
     pattern = np.zeros((num_heads, num_rows, num_tokens), dtype=np.float32)
     sink_mass = None if sink_logits is None else np.empty((num_heads, num_rows), dtype=np.float32)
     for block in blocks:
-        np.divide(block.weights, block.total[:, None], out=pattern[block.head, block.rows, block.keys])
+        total = block.total
+        np.divide(block.weights, total[:, None], out=pattern[block.head, block.rows, block.keys])
         if sink_mass is not None and block.sink is not None:
-            np.divide(block.sink, block.total, out=sink_mass[block.head, block.rows])
+            np.divide(block.sink, total, out=sink_mass[block.head, block.rows])
     return pattern, sink_mass
 
 
@@ -147,14 +153,14 @@ def _blocks(inputs: AttentionInputs, rows: NDArray[np.int64]) -> Iterator[Attent
             for head, of_head, bound in zip(heads, scores, highest, strict=True):
                 weights = head_memory[: of_head.size].reshape(of_head.shape)
                 sink_logit = None if sinks is None else np.float32(sinks[head])
-                total, sink = _softmax(of_head, weights, sink_logit, bound)
-                yield AttentionBlock(head, part, visible, of_head, weights, total, sink)
+                seen_weight, sink = _softmax(of_head, weights, sink_logit, bound)
+                yield AttentionBlock(head, part, visible, of_head, weights, seen_weight, sink)
 
 
 def _softmax(
     scores: NDArray[np.float32], weights: NDArray[np.float32], sink: np.float32 | None, bound: np.float32
 ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
-    """Write the weights, and shift the scores where they may be large; return the rows' totals, the sink's weights.
+    """Write the weights, and shift the scores where they may be large; return the rows' sums, the sink's weights.
 
     ``bound`` is what no score exceeds either way (Cauchy–Schwarz). Finding and subtracting each row's highest takes
     as long as half of the exponentials, so it is left out where nothing can overflow or vanish without it.
@@ -164,11 +170,7 @@ def _softmax(
         top = np.maximum(scores.max(axis=-1), -np.inf if sink is None else sink)
         scores -= top[:, None]
     np.exp(scores, out=weights)
-    total = _sum(weights)
-    if sink is None:
-        return total, None
-    sink_weight: NDArray[np.float32] = np.exp(sink - top)
-    return total + sink_weight, sink_weight
+    return _sum(weights), None if sink is None else np.exp(sink - top)
 
 
 def _sum(weights: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -203,6 +205,8 @@ def _slices(rows: NDArray[np.int64], group: int, window: int | None) -> Iterator
     start = 0
     while start < len(rows):
         ahead = rows[start : start + _MAX_ROWS]
+        jumps = np.flatnonzero(np.abs(np.diff(ahead)) > _MAX_ROWS)  # rows far apart share few keys
+        ahead = ahead[: jumps[0] + 1] if len(jumps) else ahead
         seen = _visible(ahead, window)
         num_keys = seen.stop - seen.start
         size = min(len(ahead), max(16, _HEAD_SCORES // num_keys), max(1, _BLOCK_SCORES // (group * num_keys)))

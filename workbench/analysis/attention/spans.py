@@ -1,0 +1,177 @@
+"""Attention from span to span, such as between sentences or channels, added up while it is computed."""
+
+from collections.abc import Sequence
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from workbench.attending import AttentionInputs, attention_blocks
+from workbench.labelled import Labelled, TraceError
+from workbench.trace import Span, Trace
+
+__all__ = ["SpanAttention", "Spans", "attention_to_spans"]
+
+Spans: TypeAlias = Sequence[Span | Sequence[Span]]
+"""Spans, or groups of spans that count as one, such as all messages of a channel"""
+
+_LIMIT_BYTES = 2 << 30
+
+
+class SpanAttention(NamedTuple):
+    """Attention between spans of one layer."""
+
+    mass: Labelled
+    """[head, query_span, key_span] float32: the attention summed over the key span, mean over the query span's
+    tokens. NaN where none of them sees any token of the key span."""
+    cut_off: Labelled
+    """[query_span, key_span] float32: of the pairs of a query token and a key token that is not after it, the share
+    that the window hides. 0 in a full layer; 1 where the window hides all; NaN where the key span comes later."""
+    sink_mass: Labelled | None
+    """[head, query_span] float32, the mean over the query span's tokens; None in families without sinks"""
+
+
+class Segments(NamedTuple):
+    """The token axis cut wherever a span starts or stops, so that spans may touch, overlap or be in pieces."""
+
+    edges: NDArray[np.int64]
+    """[segment + 1], from 0 to the number of tokens"""
+    queries: NDArray[np.float32]
+    """[query_span, segment], 1 where the segment belongs to the span"""
+    keys: NDArray[np.float32]
+    """[key_span, segment]"""
+
+    @property
+    def rows(self) -> NDArray[np.int64]:
+        """The tokens of all query spans, ascending."""
+        inside = self.queries.max(axis=0) > 0
+        return np.flatnonzero(np.repeat(inside, np.diff(self.edges)))
+
+    def at(self, tokens: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the segment of each token."""
+        return np.searchsorted(self.edges, tokens, side="right") - 1
+
+    def lengths(self, members: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Return how many tokens each span has."""
+        return members.astype(np.float64) @ np.diff(self.edges)
+
+
+def attention_to_spans(
+    trace: Trace, layer: int, spans: Spans, head: int | None = None, query_spans: Spans | None = None
+) -> SpanAttention:
+    """Return how much attention each span pays to each span, without ever holding the attention of all tokens.
+
+    ``mass[h, a, b] = mean over i in a of Σ_{j in b} A_ij``. A query span's masses, its sink mass, and what it reads
+    outside all spans add up to 1 where the spans do not overlap. Nothing is renormalised.
+
+    Args:
+        trace: with queries and keys of the layer.
+        layer: a captured layer.
+        spans: what is read: spans, such as ``trace.sentences``, or groups of spans that count as one, such as
+            ``[[m for m in trace.messages if m.channel == c] for c in ("analysis", "final")]``.
+        head: one head, or None for all.
+        query_spans: what reads; None takes ``spans``.
+
+    Returns:
+        `SpanAttention`. Memory: a block of scores (see `attention_blocks`), and the result.
+
+    Raises:
+        TraceError: the layer was not captured, the head does not exist, no spans, a span without tokens or outside
+            the trace, or a result over 2 GB.
+    """
+    inputs = trace.attention_inputs(layer, head)
+    segments = cut_at(len(trace), spans if query_spans is None else query_spans, spans)
+    num_heads = len(inputs.queries)
+    _check_size(num_heads, len(segments.queries), len(segments.keys), len(segments.edges))
+    mass, sink = _stream(inputs, segments)
+    visible, earlier = _pairs(segments, inputs.window)
+    mass[:, visible == 0] = np.nan
+    with np.errstate(invalid="ignore"):
+        cut_off = np.where(earlier > 0, 1 - visible / earlier, np.nan).astype(np.float32)
+    heads = {"head": tuple(range(num_heads)) if head is None else (int(head),)}
+    reach = "full layer" if inputs.window is None else f"window of {inputs.window}"
+    source = (
+        f"attention summed over each key span, mean over each query span, of layer {layer} ({reach}), "
+        f"{len(segments.rows)} query tokens, from {trace.source('queries') or 'captured'} queries and keys, float32"
+    )
+    masses = Labelled(mass, ("head", "query_span", "key_span"), heads, source)
+    hidden = Labelled(cut_off, ("query_span", "key_span"), {}, f"share of pairs hidden by the window, layer {layer}")
+    if sink is None:
+        return SpanAttention(masses, hidden, None)
+    sink_source = f"sink mass, mean over each query span; {source.partition(' of ')[2]}"
+    return SpanAttention(masses, hidden, Labelled(sink, ("head", "query_span"), heads, sink_source))
+
+
+def cut_at(num_tokens: int, query_spans: Spans, key_spans: Spans) -> Segments:
+    """Return the segments of some spans. Raises `TraceError` for none, empty ones, and ones outside the tokens."""
+    queries, keys = _pieces(query_spans, num_tokens), _pieces(key_spans, num_tokens)
+    borders = {border for group in (*queries, *keys) for span in group for border in (span.start, span.stop)}
+    edges = np.array(sorted({0, num_tokens, *borders}), dtype=np.int64)
+    return Segments(edges, _members(queries, edges), _members(keys, edges))
+
+
+def _stream(inputs: AttentionInputs, segments: Segments) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+    """Return the means [head, query_span, key_span] and of the sink [head, query_span]."""
+    rows = segments.rows
+    of_row = segments.at(rows)
+    shares = segments.queries / segments.lengths(segments.queries)[:, None]
+    shape = (len(inputs.queries), len(shares))
+    summed = np.zeros((*shape, len(segments.edges) - 1), dtype=np.float32)
+    sink = None if inputs.sink_logits is None else np.zeros(shape, dtype=np.float32)
+    for block in attention_blocks(*inputs, rows=rows):
+        of_block = shares[:, of_row[block.rows]]
+        active = np.flatnonzero(of_block.any(axis=1))
+        # The rows are averaged before the keys are summed: one product, and far fewer numbers to sum.
+        averaging = (of_block[active] / block.total).astype(np.float32)
+        first, last = segments.at(np.array([block.keys.start, block.keys.stop - 1]))
+        starts = np.maximum(segments.edges[first : last + 1] - block.keys.start, 0)
+        sums = np.add.reduceat(averaging @ block.weights, starts, axis=1)
+        summed[block.head, active, first : last + 1] += sums
+        if sink is not None and block.sink is not None:
+            sink[block.head, active] += averaging @ block.sink
+    mass = np.stack([of_head @ segments.keys.T for of_head in summed])
+    return mass, sink
+
+
+def _pairs(segments: Segments, window: int | None) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Count the pairs [query_span, key_span] of a row and a key that it sees, and that is not after it."""
+    starts, stops = segments.edges[:-1], segments.edges[1:]
+    visible, earlier = np.zeros((2, len(segments.queries), len(starts)))
+    for rows in np.array_split(segments.rows, 1 + len(segments.rows) // 1024):
+        members = segments.queries[:, segments.at(rows)].astype(np.float64)
+        reached = np.minimum(stops, rows[:, None] + 1)
+        opened = starts if window is None else np.maximum(starts, rows[:, None] - window + 1)
+        visible += members @ np.maximum(reached - opened, 0)
+        earlier += members @ np.maximum(reached - starts, 0)
+    return visible @ segments.keys.T, earlier @ segments.keys.T
+
+
+def _pieces(spans: Spans, num_tokens: int) -> list[list[Span]]:
+    groups = [[group] if isinstance(group, Span) else list(group) for group in spans]
+    if not groups:
+        raise TraceError("expected at least one span, got none")
+    for at, group in enumerate(groups):
+        if not sum(len(span) for span in group):
+            raise TraceError(f"expected spans with tokens, got none in span {at}")
+        for span in group:
+            if not 0 <= span.start <= span.stop <= num_tokens:
+                raise TraceError(f"expected spans within {num_tokens} tokens, got {span.start} to {span.stop}")
+    return groups
+
+
+def _members(groups: list[list[Span]], edges: NDArray[np.int64]) -> NDArray[np.float32]:
+    members = np.zeros((len(groups), len(edges) - 1), dtype=np.float32)
+    for at, group in enumerate(groups):
+        for span in group:
+            first, last = np.searchsorted(edges, (span.start, span.stop))
+            members[at, first:last] = 1
+    return members
+
+
+def _check_size(num_heads: int, queries: int, keys: int, edges: int) -> None:
+    size = 4 * num_heads * queries * (keys + edges)
+    if size > _LIMIT_BYTES:
+        raise TraceError(
+            f"attention of {num_heads} heads from {queries} to {keys} spans would take {size / 2**30:.1f} GB, over "
+            f"the limit of {_LIMIT_BYTES / 2**30:.0f} GB; pass head= or fewer spans"
+        )
