@@ -18,7 +18,7 @@ def routing_overlap(a: Blocks, b: Blocks, num_experts: int | None = None) -> Lab
     """Return ``mean_t |top-k(a_t) ∩ top-k(b_t)| / k`` of two aligned runs.
 
     1: the same experts for every token, in whatever order. Between checkpoints of one training it is the *router
-    saturation* of OLMoE (arXiv 2409.02060, section 5.1). Runs that are not aligned: `load_divergence`.
+    saturation* of OLMoE (arXiv 2409.02060). Runs that are not aligned: `load_divergence`.
 
     Args:
         a: [token, layer, top_k], the chosen experts, or blocks of them; of one phase.

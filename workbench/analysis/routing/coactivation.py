@@ -17,7 +17,7 @@ _DIMS = ("layer", "expert", "partner")
 def coactivation(expert_indices: Blocks, num_experts: int, compat: Literal["olmoe"] | None = None) -> Labelled:
     """Return ``P(j|i) = N_ij / N_i``: of the tokens that chose expert i, the share that chose j as well.
 
-    Over all pairs chosen together in a layer (Muennighoff et al., OLMoE, arXiv 2409.02060, section 5.2). Asymmetric:
+    Over all pairs chosen together in a layer (Muennighoff et al., OLMoE, arXiv 2409.02060). Asymmetric:
     a rare expert may always come with a common one. A busy j is in every row; `coactivation_lift` corrects for that.
 
     Args:

@@ -59,7 +59,7 @@ def load_balance_loss(
     """Return the auxiliary loss ``E · Σ_e f_e P_e`` that training adds to keep routing even, without its coefficient.
 
     ``P_e`` is the mean over tokens of the softmax over all experts. ``f_e`` is, in ``switch`` (Fedus et al., Switch
-    Transformers, arXiv 2101.03961, eq. 4–6), the share of tokens whose top-1 is e: balanced is 1. In
+    Transformers, arXiv 2101.03961), the share of tokens whose top-1 is e: balanced is 1. In
     ``transformers`` it is the share of tokens with e in their top-k, which sums to k: balanced is k; this is
     ``load_balancing_loss_func`` of Hugging Face transformers (Mixtral, OLMoE, Qwen3-MoE) given one layer. Given
     several, that function pools all layers before it multiplies, which is not the mean of these values.
@@ -93,7 +93,7 @@ def load_balance_loss(
 
 
 def router_z_loss(router_logits: Blocks) -> Labelled:
-    """Return ``mean_t (ln Σ_e exp z_e)²``, which keeps logits small (Zoph et al., ST-MoE, arXiv 2202.08906, eq. 5).
+    """Return ``mean_t (ln Σ_e exp z_e)²``, which keeps logits small (Zoph et al., ST-MoE, arXiv 2202.08906).
 
     Args:
         router_logits: [token, layer, expert], before top-k, or blocks of them; of one phase.

@@ -47,7 +47,7 @@ def token_specialization(
 ) -> TokenSpecialization:
     """Return ``max_e P(top-1 = e | token id)`` for the token ids seen often enough, and its null.
 
-    The vocabulary specialization of Muennighoff et al. (OLMoE, arXiv 2409.02060, section 5.4), of input token ids;
+    The vocabulary specialization of Muennighoff et al. (OLMoE, arXiv 2409.02060), of input token ids;
     theirs also has output ids. A maximum over few tokens is large by itself. So beside each value stands the mean of
     the same where the token ids of a block, such as a trace of ``TokenSet.rows``, are shuffled among its tokens: what
     is above that is more than count, load and trace explain.
