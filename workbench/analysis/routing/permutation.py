@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from workbench.analysis.routing.blocks import Array, layer_name
 from workbench.labelled import Labelled, TraceError
 
-__all__ = ["PermutationTest", "permutation_test"]
+__all__ = ["MIN_PAIRS", "MIN_TRACES", "PermutationTest", "permutation_test"]
 
 _LEVEL = 0.05
 _LENGTH_RATIO = 1.25  # beyond it, permuted labels find differences that are none; see permutation_test
-_MIN_TRACES, _MIN_PAIRS = 6, 8
+MIN_TRACES, MIN_PAIRS = 6, 8
 _ROUNDING = 1e-9
 _CELLS = 1 << 22  # of permutations × (traces or layers × experts) at a time
 
@@ -166,14 +166,14 @@ def _check_sides(a: _Side, b: _Side, paired: bool) -> None:
     num_a, num_b = len(a.tokens), len(b.tokens)
     if paired and num_a != num_b:
         raise TraceError(f"expected pairs, got {num_a} traces of a and {num_b} of b")
-    if paired and num_a < _MIN_PAIRS:
+    if paired and num_a < MIN_PAIRS:
         raise TraceError(
-            f"expected at least {_MIN_PAIRS} pairs of traces, got {num_a}: tokens of one trace depend on one another,"
+            f"expected at least {MIN_PAIRS} pairs of traces, got {num_a}: tokens of one trace depend on one another,"
             " so only traces count. Capture more."
         )
-    if not paired and min(num_a, num_b) < _MIN_TRACES:
+    if not paired and min(num_a, num_b) < MIN_TRACES:
         raise TraceError(
-            f"expected at least {_MIN_TRACES} traces a side, got {num_a} of a and {num_b} of b: tokens of one trace "
+            f"expected at least {MIN_TRACES} traces a side, got {num_a} of a and {num_b} of b: tokens of one trace "
             "depend on one another, so only traces count. Capture more."
         )
 
