@@ -101,6 +101,8 @@ def test_traces_are_added_up_and_share_a_selection_of_their_own() -> None:
     assert (view._facts["trace"], view._blocks, view._facts["counts"]["token"]) == (None, {}, 0)
     with pytest.raises(TraceError, match="show='token' follows the token of one trace, got 2 traces"):
         RouterMap(traces, show="token")
+    with pytest.raises(traitlets.TraitError, match="show='token' follows the token of one trace, got 2 traces"):
+        view.show = "token"
 
 
 def test_the_choices_of_one_trace_come_with_the_view() -> None:
@@ -164,13 +166,17 @@ def test_of_many_traces_a_contrast_is_counted_when_asked_for() -> None:
     assert "when asked for: RouterMap(…, show='contrast')" in view._facts["contrasts"]["completion"]["missing"]
     assert not [key for key in view._arrays if key.startswith("contrast")]
     assert view._cards == {}
+    with pytest.raises(traitlets.TraitError, match="when asked for"):
+        view.show = "contrast"
     view = RouterMap(traces, show="contrast", phase="all")
     assert view._facts["contrasts"]["all"]["bTokens"] == TokenSet(traces, phase="all", channel="analysis").num_tokens
 
 
 def test_one_expert_per_token_cannot_be_clustered() -> None:
     view = RouterMap(small(top_k=1))
-    assert view._facts["orders"] == {"cluster": "each token chooses one expert: none are chosen together"}
+    assert "each token chooses one expert: choose index or load" in view._facts["orders"]["cluster"]
+    with pytest.raises(traitlets.TraitError, match="each token chooses one expert"):
+        view.order = "cluster"
     assert array(view, "order/all", 7).tolist() == [list(range(7))] * 3
     with pytest.raises(TraceError, match="each token chooses one expert"):
         RouterMap(small(top_k=1), order="cluster")

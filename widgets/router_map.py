@@ -27,7 +27,8 @@ FEW = 16  # traces up to which it is counted unasked: that goes eight times thro
 CARD_TOKENS = 1_000_000  # experts × tokens up to which all cards come with the view: one or two seconds
 ROUTED = ("expert_indices", "expert_weights")
 
-_NO_CLUSTERS = "each token chooses one expert: none are chosen together"
+_NO_CLUSTERS = "order='cluster' is by co-activation, and each token chooses one expert: choose index or load"
+_NO_TOKEN = "show='token' follows the token of one trace, got {} traces"
 
 
 class RouterMap(SharedSelection):
@@ -83,7 +84,7 @@ class RouterMap(SharedSelection):
         self._shown = shown = TokenSet(traces, phase=phase)
         asked = contrast is not None or test is not None or show == "contrast"
         contrasts = contrasts_of(shown, contrast or CHANNELS) if asked or shown.num_traces <= FEW else _not_counted()
-        _check_choice(shown, show, order, contrasts[phase])
+        _check_asked(shown, show, order, contrasts[phase])
         tested = [] if test is None else tested_phases(contrasts, test)
         routing = _routing(shown)
         one = shown.traces[0] if shown.num_traces == 1 else None
@@ -111,6 +112,17 @@ class RouterMap(SharedSelection):
             _cards=self._some_cards(routing),
         )
         self.on_msg(self._answer)
+
+    @traitlets.validate("show", "order")
+    def _check_choice(self, proposal: Any) -> str:
+        facts, value = self._facts, str(proposal["value"])
+        if value == "token" and facts["trace"] is None:
+            raise traitlets.TraitError(_NO_TOKEN.format(facts["numTraces"]))
+        if value == "contrast" and all("missing" in c for c in facts["contrasts"].values()):
+            raise traitlets.TraitError(next(c["missing"] for c in facts["contrasts"].values()))
+        if value in facts["orders"]:
+            raise traitlets.TraitError(_NO_CLUSTERS)
+        return value
 
     def _some_cards(self, routing: Mapping[Phase, "PhaseRouting | str"]) -> dict[str, dict[str, Any]]:
         """Return the cards of one trace by phase/layer/expert where they are quickly made, else none."""
@@ -183,13 +195,13 @@ def _phase(shown: TokenSet, phase: Phase) -> PhaseRouting | str:
         return str(error)
 
 
-def _check_choice(shown: TokenSet, show: str, order: str, contrast: Contrast | str) -> None:
+def _check_asked(shown: TokenSet, show: str, order: str, contrast: Contrast | str) -> None:
     if show == "token" and shown.num_traces > 1:
-        raise TraceError(f"show='token' follows the token of one trace, got {shown.num_traces} traces")
+        raise TraceError(_NO_TOKEN.format(shown.num_traces))
     if show == "contrast" and isinstance(contrast, str):
         raise TraceError(contrast)
     if order == "cluster" and shown.top_k < 2:
-        raise TraceError(f"order='cluster' is by co-activation, but {_NO_CLUSTERS}. Choose index or load.")
+        raise TraceError(_NO_CLUSTERS)
 
 
 def _test_facts(test: PermutationTest, tested: list[Phase]) -> dict[str, Any]:

@@ -80,6 +80,12 @@ def test_one_selection_and_the_traces_numbers(lab_notebook: OpenNotebook) -> Non
     m.click(3, 0, 4, 8)
     best = max(range(8), key=lambda e: load[3][e])
     m.expect(layer=3, expert=best)
+    grid = m.root.locator(".moe-map-scroll canvas")
+    grid.hover(position=m.cell(1, 7, 4, 8))  # type: ignore[arg-type]
+    worst = min(range(8), key=lambda e: (load[1][e], -e))
+    assert (grid.get_attribute("title") or "").startswith(
+        f"layer 1, expert {worst}: load {100 * load[1][worst]:.1f} %"
+    )
     m.press("o", "o")
     m.expect(order="index")
     m.press("p")
@@ -88,7 +94,11 @@ def test_one_selection_and_the_traces_numbers(lab_notebook: OpenNotebook) -> Non
     assert numbers(m.shown("row")) == pytest.approx(prompt, abs=1e-6)
     assert "Entropy is biased low at T =" in m.root.locator(".moe-map-foot").inner_text()
 
-    m.press("p", "p", "s")
+    m.press("s")
+    m.expect(show="contrast")
+    grid.hover(position=m.cell(2, 3, 4, 8))  # type: ignore[arg-type]
+    assert "There are no prompt tokens on final" in (grid.get_attribute("title") or "")
+    m.press("p", "p")
     m.expect(show="contrast", phase="completion")
     contrast = "expert_contrast(rows(channel='final'), rows(channel='analysis'), 8).values[3].tolist()"
     assert numbers(m.shown("row")) == pytest.approx(notebook.evaluate(contrast), abs=1e-6)

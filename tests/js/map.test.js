@@ -106,6 +106,15 @@ test("every number says of what it is", () => {
   );
 });
 
+test("a phase without the contrast says so and names no number", () => {
+  const without = selection({ show: "contrast", phase: "prompt" });
+  assert.match(titleWords(data(), without)[1], /^none in this phase/);
+  assert.equal(countWords(data(), without), "");
+  assert.doesNotMatch(honestWords(data(), without), /undefined/);
+  assert.doesNotMatch(honestWords(data(), selection({ phase: "all" })), /undefined|biased/);
+  assert.deepEqual(Array.from(data().order("load", "all", 1)), [0, 1, 2]);
+});
+
 test("rank and weight of this token's choice", () => {
   const router = { state: "here", experts: [2, 0], weights: [0.7, 0.3] };
   const words = (expert, r = router) => cellWords(data(), selection({ show: "token" }), 4, expert, r).value;

@@ -136,9 +136,12 @@ export class MapView extends View {
 
   hint(event) {
     const { layer, expert } = this.at(event);
-    return expert === undefined
-      ? `layer ${layer}`
-      : cellWords(this.data, this.selection, layer, expert, this.router(layer)).all;
+    return expert === undefined ? `layer ${layer}` : this.wordsOf(layer, expert).all;
+  }
+
+  // Name, value and whole sentence of a cell, or why there is none.
+  wordsOf(layer, expert) {
+    return this.absent() ?? cellWords(this.data, this.selection, layer, expert, this.router(layer));
   }
 
   router(layer) {
@@ -175,6 +178,7 @@ export class MapView extends View {
     setText(this.name, name);
     setText(this.how, how);
     this.header.write(countWords(data, selection));
+    this.legend.element.hidden = Boolean(this.absent());
     this.legend.draw(data, selection, palette);
     setText(this.honest, honestWords(data, selection));
     this.status.write(this.statusPairs(show, layer, expert));
@@ -189,7 +193,7 @@ export class MapView extends View {
 
   statusPairs(show, layer, expert) {
     const { selection, data } = this;
-    const words = this.absent() ?? cellWords(data, selection, layer, expert, this.router(layer));
+    const words = this.wordsOf(layer, expert);
     const pairs = [
       ["layer", layer],
       ["expert", expert],
@@ -205,7 +209,7 @@ export class MapView extends View {
   absent() {
     const { show, phase } = this.selection;
     const why = show === "contrast" ? this.data.contrastOf(phase).missing : this.data.phase(phase).missing;
-    return why && show !== "token" ? { name: show, value: why } : null;
+    return why && show !== "token" ? { name: show, value: why, all: why } : null;
   }
 
   rowOf(layer) {
@@ -268,7 +272,7 @@ export class MapView extends View {
     const router = this.router(layer);
     const experts = this.order();
     const absent = this.absent();
-    this.painter.grid.label(absent ? absent.value : cellWords(data, selection, layer, expert, router).all);
+    this.painter.grid.label(this.wordsOf(layer, expert).all);
     setText(this.row, absent ? absent.value : rowWords(data, selection, experts, router));
     setData(this.map, "experts", Array.from(experts).join(","));
     const values = { load: (e) => data.load(phase, layer, e), contrast: (e) => data.contrast(phase, layer, e) }[show];

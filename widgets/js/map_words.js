@@ -35,7 +35,8 @@ export function titleWords(data, { show, phase, order }) {
       "This token's experts",
       `${order === "index" ? "" : "expert, "}rank in the cell, weight as its fill · ${how}`,
     ];
-  const { a, b } = data.contrastOf(phase);
+  const { a, b, missing } = data.contrastOf(phase);
+  if (missing) return ["Contrast", `none in this phase · ${how}`];
   const within = data.tested(phase) && data.facts.test.withinTopics ? ", within topics" : "";
   return ["Contrast", `Δ activation rate per token${within}, ${a} − ${b}; sums to 0 per layer · ${how}`];
 }
