@@ -19,6 +19,39 @@ SENTENCES = {
     "\n\nstart": ["\n\nstart"],
     "what is 47+85?": ["what is 47+85?"],
     "wait... no": ["wait...", " no"],
+    # digits
+    "It is 1,000. Then v2.0.1 ran. x = 5. 7 < x": ["It is 1,000.", " Then v2.0.1 ran.", " x = 5.", " 7 < x"],
+    "What is 5+7? 12. So 12. Answer: 12. Wait": ["What is 5+7?", " 12.", " So 12.", " Answer: 12.", " Wait"],
+    "Is 3! = 6? Yes, 5! is 120! Good.": ["Is 3! = 6?", " Yes, 5! is 120!", " Good."],
+    # abbreviations
+    "See Sec. 3, p. 7 and Thm. 2. On Jan. 5, yes.": ["See Sec. 3, p. 7 and Thm. 2.", " On Jan. 5, yes."],
+    "Find p. Then ch. follows": ["Find p.", " Then ch.", " follows"],
+    "Cats, dogs, etc. and so on, etc. Then": ["Cats, dogs, etc. and so on, etc.", " Then"],
+    "A Ph.D. at 5 p.m. today. J. did.": ["A Ph.D. at 5 p.m. today.", " J.", " did."],
+    "J. Smith said no. Fine.": ["J. Smith said no.", " Fine."],
+    # code
+    "Call `f(x); g(y)` now. Then `a. b` ok.": ["Call `f(x); g(y)` now.", " Then `a. b` ok."],
+    "So:\n```py\nx = 1; y = 2. z\n\nif x! y\n```\nDone; right. ": [
+        "So:\n",
+        "```py\n",
+        "x = 1; y = 2. z\n\n",
+        "if x! y\n",
+        "```\n",
+        "Done;",
+        " right. ",
+    ],
+    "```\na; b. c": ["```\n", "a; b. c"],
+    "one ` tick. Two ticks ` here": ["one ` tick. Two ticks ` here"],
+    "one ` tick. Next": ["one ` tick.", " Next"],
+    # lists
+    "- one. two\n* a. three\n  b. four; five": ["- one.", " two\n", "* a. three\n", "  b. four;", " five"],
+    "First. 2. Second. 10. Tenth": ["First.", " 2. Second.", " 10. Tenth"],
+    "so 162\r\ncheck\r\n": ["so 162\r\n", "check\r\n"],
+    # beyond Latin script
+    "是3.14。「好！」他说。《书。》次": ["是3.14。", "「好！」", "他说。", "《书。》", "次"],
+    "ﾊｲ｡次；हाँ। फिर": ["ﾊｲ｡", "次；", "हाँ।", " फिर"],
+    "Oui.\u00a0Non. 你好.\u3000再见": ["Oui.", "\u00a0Non.", " 你好.", "\u3000再见"],
+    "`a。b`。c": ["`a。b`。", "c"],
     "": [],
 }
 
@@ -34,7 +67,7 @@ def test_sentences_of_single_bytes(text: str) -> None:
 @pytest.mark.parametrize("seed", range(20))
 def test_every_token_is_in_exactly_one_sentence(seed: int) -> None:
     rng = random.Random(seed)
-    parts = ["a", " b", ".", ". ", "\n", ".\n\n", " ", "", "3", "?", "。", '!" c', "e.g", "\t", "🙂", ";"]
+    parts = ["a", " b", ".", ". ", "\n", ".\n\n", " ", "", "3", "?", "。", '!" c', "e.g", "\t", "🙂", ";", "`", "```"]
     texts = [rng.choice(parts) for _ in range(60)]
     start, stop = 7, 53
     got = sentences(texts, start, stop)
@@ -43,7 +76,9 @@ def test_every_token_is_in_exactly_one_sentence(seed: int) -> None:
     assert all(a < b for a, b in got)
 
 
-@pytest.mark.parametrize("piece", [".", ".)", ". ", " ", "\n", " \n", "a.b", "e.g", "。", "\u2019."])
+@pytest.mark.parametrize(
+    "piece", [".", ".)", ". ", " ", "\n", " \n", "a.b", "e.g", "。", "\u2019.", "`", "```", "\n```", "` ", ". 1", "!1"]
+)
 def test_time_stays_linear_in_hostile_text(piece: str) -> None:
     texts = ["a.", *[piece] * 50_000, " "]
     assert sentences(texts, 0, len(texts))[-1][1] == len(texts)
