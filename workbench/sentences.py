@@ -19,7 +19,7 @@ _SENTENCE_END = re.compile(
 _NO_SENTENCE = re.compile(
     rb"(?i:(?:^|[\s(])(?:approx|cf|dr|eq|eqs|fig|figs|jr|mr|mrs|ms|prof|sr|st|vs|(?:[a-z]{1,2}\.)+[a-z]{1,2}))$"
     rb"|(?:^|\n)\s*(?:[-*]\s+)?(?:\d{1,3}|[A-Za-z])$"
-    rb"|[a-z]{5}[.;][^\S\n]+\d{1,3}$"  # First. 2. Second, but not Thm. 2. Then
+    rb"|[A-Za-z]{5}[.;][^\S\n]+\d{1,3}$"  # First. 2. Second, but not Thm. 2. Then
 )
 # What ends a sentence or does not, as what follows tells: Sec. 3, Jan. 5 and p. 7; etc. and; 3! = 6.
 _BEFORE_NUMBER = re.compile(
