@@ -13,6 +13,7 @@ import shutil
 import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, fields
+from operator import is_
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -253,16 +254,17 @@ def _read_metadata(text: Any) -> tuple[tuple[Span, ...], dict[str, Any]]:
     return tuple(_read_span(s) for s in described["spans"]), described["meta"]
 
 
-_SPAN_FIELDS = {field.name for field in fields(Span)}
-_SPAN_NUMBERS = {"start", "stop", "content_start"}
-_SPAN_REQUIRED = _SPAN_NUMBERS | {"kind", "role"}
+_SPAN_NUMBERS = ("start", "stop", "content_start")
+_SPAN_TYPES = {field.name: int if field.name in _SPAN_NUMBERS else str for field in fields(Span)}
+_SPAN_REQUIRED = {*_SPAN_NUMBERS, "kind", "role"}
 
 
 def _read_span(value: Any) -> Span:
+    """Return a span once its fields are known to be there and of their types, which takes most of an opening."""
     if (
-        not isinstance(value, dict)
-        or not _SPAN_REQUIRED <= value.keys() <= _SPAN_FIELDS
-        or not all(_is_int(v) if key in _SPAN_NUMBERS else isinstance(v, str) for key, v in value.items())
+        type(value) is not dict
+        or not value.keys() >= _SPAN_REQUIRED
+        or not all(map(is_, map(type, value.values()), map(_SPAN_TYPES.get, value)))
         or value["kind"] not in ("message", "sentence")
     ):
         _damaged(f"expected a span, got {_short(value)}")
