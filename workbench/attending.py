@@ -138,7 +138,7 @@ def _blocks(inputs: AttentionInputs, rows: NDArray[np.int64]) -> Iterator[Attent
     for kv_head in range(len(keys)):
         kv = keys[kv_head, seen].astype(np.float32).T
         kv = np.ascontiguousarray(kv) if len(parts) > 1 else kv  # as BLAS likes it best, if it is used often enough
-        longest = np.linalg.norm(kv, axis=0).max()
+        longest = np.linalg.norm(kv, axis=0).max() if len(parts) > 1 else None
         heads = range(kv_head * group, (kv_head + 1) * group)
         for part, visible in parts:
             shape = (group, part.stop - part.start, visible.stop - visible.start)
@@ -148,9 +148,9 @@ def _blocks(inputs: AttentionInputs, rows: NDArray[np.int64]) -> Iterator[Attent
             np.matmul(grouped.reshape(group * shape[1], d_head), columns, out=scores.reshape(-1, shape[2]))
             if late is not None:
                 scores *= late
-            highest = np.linalg.norm(grouped, axis=-1).max(axis=-1) * longest * (1 if late is None else abs(late))
             _hide(scores, rows[part], visible, window)
-            for head, of_head, bound in zip(heads, scores, highest, strict=True):
+            for head, of_head, q in zip(heads, scores, grouped, strict=True):
+                bound = np.inf if longest is None else np.linalg.norm(q, axis=-1).max() * longest * abs(late or 1)
                 weights = head_memory[: of_head.size].reshape(of_head.shape)
                 sink_logit = None if sinks is None else np.float32(sinks[head])
                 seen_weight, sink = _softmax(of_head, weights, sink_logit, bound)
@@ -158,7 +158,7 @@ def _blocks(inputs: AttentionInputs, rows: NDArray[np.int64]) -> Iterator[Attent
 
 
 def _softmax(
-    scores: NDArray[np.float32], weights: NDArray[np.float32], sink: np.float32 | None, bound: np.float32
+    scores: NDArray[np.float32], weights: NDArray[np.float32], sink: np.float32 | None, bound: Any
 ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
     """Write the weights, and shift the scores where they may be large; return the rows' sums, the sink's weights.
 

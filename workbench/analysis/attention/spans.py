@@ -113,24 +113,42 @@ def cut_at(num_tokens: int, query_spans: Spans, key_spans: Spans) -> Segments:
 def _stream(inputs: AttentionInputs, segments: Segments) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
     """Return the means [head, query_span, key_span] and of the sink [head, query_span]."""
     rows = segments.rows
-    of_row = segments.at(rows)
-    shares = segments.queries / segments.lengths(segments.queries)[:, None]
-    shape = (len(inputs.queries), len(shares))
+    shape = (len(inputs.queries), len(segments.queries))
     summed = np.zeros((*shape, len(segments.edges) - 1), dtype=np.float32)
     sink = None if inputs.sink_logits is None else np.zeros(shape, dtype=np.float32)
+    places: dict[int, _Place] = {}  # the same for every head
     for block in attention_blocks(*inputs, rows=rows):
-        of_block = shares[:, of_row[block.rows]]
-        active = np.flatnonzero(of_block.any(axis=1))
+        place = places.get(block.rows.start) or _place(segments, rows[block.rows], block.keys)
+        places[block.rows.start] = place
         # The rows are averaged before the keys are summed: one product, and far fewer numbers to sum.
-        averaging = (of_block[active] / block.total).astype(np.float32)
-        first, last = segments.at(np.array([block.keys.start, block.keys.stop - 1]))
-        starts = np.maximum(segments.edges[first : last + 1] - block.keys.start, 0)
-        sums = np.add.reduceat(averaging @ block.weights, starts, axis=1)
-        summed[block.head, active, first : last + 1] += sums
+        averaging = (place.shares / block.total).astype(np.float32)
+        sums = np.add.reduceat(averaging @ block.weights, place.starts, axis=1)
+        summed[block.head, place.spans, place.segments] += sums
         if sink is not None and block.sink is not None:
-            sink[block.head, active] += averaging @ block.sink
-    mass = np.stack([of_head @ segments.keys.T for of_head in summed])
-    return mass, sink
+            sink[block.head, place.spans] += averaging @ block.sink
+    return summed @ segments.keys.T, sink
+
+
+class _Place(NamedTuple):
+    """Where a block of rows and keys lies among spans and segments."""
+
+    spans: NDArray[np.int64]
+    """query spans that any of the rows belongs to"""
+    shares: NDArray[np.float64]
+    """[span, row], 1 / length of the span where the row belongs to it"""
+    segments: slice
+    """that the keys lie in"""
+    starts: NDArray[np.int64]
+    """[segment], the place of its first key among the keys"""
+
+
+def _place(segments: Segments, rows: NDArray[np.int64], keys: slice) -> _Place:
+    members = segments.queries[:, segments.at(rows)]
+    spans = np.flatnonzero(members.any(axis=1))
+    lengths = segments.lengths(segments.queries[spans])
+    first, last = (int(at) for at in segments.at(np.array([keys.start, keys.stop - 1])))
+    starts = np.maximum(segments.edges[first : last + 1] - keys.start, 0)
+    return _Place(spans, members[spans] / lengths[:, None], slice(first, last + 1), starts)
 
 
 def _pairs(segments: Segments, window: int | None) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
