@@ -186,7 +186,8 @@ def time_append(folder: Path, rounds: int) -> tuple[dict[str, Any], list[dict[st
         "attention_logsumexp": rng.standard_normal((STRETCH_ROWS, LAYERS, HEADS), dtype=np.float32),
     }
     router = {name: array for name, array in rows.items() if not name.startswith("lens")}
-    found, targets = {}, []
+    found: dict[str, Any] = {}
+    targets = []
     for name, arrays in (("router", router), ("everything but the residual stream", rows | attention)):
         found[name] = append(model, folder / f"{len(found)}.safetensors", arrays, rounds)
         for part, values in found[name].items():

@@ -52,7 +52,7 @@ def error_of(call: Callable[[], Any]) -> str:
 def main(rank: int, ranks: int, folder: Path) -> None:
     torch.set_num_threads(1)
     meeting = f"file://{folder / 'meeting'}"
-    dist.init_process_group("gloo", meeting, rank=rank, world_size=ranks, timeout=timedelta(seconds=60))
+    dist.init_process_group("gloo", meeting, rank=rank, world_size=ranks, timeout=timedelta(seconds=180))
     tokenizer = wb.load("tiny", device="cpu").tokenizer
 
     model = wb.load(load(folder / "gpt-oss", tp_size=ranks, ep_size=ranks), tokenizer=tokenizer)

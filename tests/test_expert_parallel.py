@@ -21,7 +21,7 @@ import workbench as wb
 
 RANKS = 2
 EXPERTS = 10
-SECONDS = 240
+SECONDS = 400
 """Two processes import transformers and load four small models."""
 
 pytestmark = pytest.mark.skipif(
