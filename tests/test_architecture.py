@@ -139,7 +139,7 @@ def test_analysis_is_arrays_in_labelled_arrays_out(name: str) -> None:
 
 @pytest.mark.parametrize("name", of("widgets"))
 def test_widgets_are_handed_what_they_show(name: str) -> None:
-    allowed = {"workbench.trace", "workbench.trace_file", "workbench.labelled"}
+    allowed = {"workbench.trace", "workbench.trace_file", "workbench.attending", "workbench.labelled"}
     assert own(name) <= allowed | {*of("workbench.analysis", "widgets")}
     assert not reached(name) & HEAVY
 

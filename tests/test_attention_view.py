@@ -1,5 +1,6 @@
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,7 @@ from synthetic import synthetic_trace
 
 import workbench as wb
 from widgets import attention_maps
-from widgets.attention_blocks import AttentionBlocks
-from widgets.attention_maps import HeadAttention, Overview, Stretches, encode_overview
+from widgets.attention_maps import Overview, Stretches, encode_overview
 from widgets.attention_view import AttentionView
 from workbench.trace import Span, Trace, TraceError
 
@@ -56,68 +56,90 @@ class Sent:
         return self.messages[-1]
 
 
-# Maps by hand: one head, 4 tokens, d_head 1, scale 1. Scores are query · key: rows of weights are easy to write down.
-def by_hand(window: int | None = None, sink: float | None = None) -> HeadAttention:
-    queries = np.log(np.array([[1.0], [2.0], [3.0], [4.0]]))
-    keys = np.array([[0.0], [1.0], [0.0], [1.0]], np.float32)  # exp(score) of row i: 1, i + 1, 1, i + 1
-    return HeadAttention(queries, keys, sink, None, 1.0, window)
+# Maps by hand: one head, 4 tokens, d_head 1, scale 1. Scores are query · key, so that rows as exp(score) are
+# [1], [1 2], [1 3 1], [1 4 1 4]; a sink of logit 0 adds 1 to each.
+def by_hand(window: int | None = None, sink: float | None = None) -> Trace:
+    arrays: dict[str, NDArray[Any]] = {
+        "token_ids": np.arange(4, dtype=np.int32),
+        "queries": np.log(np.array([1, 2, 3, 4], np.float32)).reshape(1, 1, 4, 1),
+        "keys": np.array([0, 1, 0, 1], np.float32).reshape(1, 1, 4, 1),
+    }
+    if sink is not None:
+        arrays["sink_logits"] = np.array([[sink]], np.float32)
+    return Trace(arrays, (), {"num_prompt_tokens": 1, "attention": {"scale": 1.0, "windows": [window]}})
+
+
+def stretches(*bounds: tuple[int, int]) -> Stretches:
+    return Stretches(tuple(Span(a, b, a, "sentence", "user") for a, b in bounds), np.empty((0, 2), np.int64))
 
 
 def test_stretches_by_hand() -> None:
-    # Rows as exp(score): [1], [1 2], [1 3 1], [1 4 1 4]; sink e^0 = 1 in each.
-    found = by_hand(sink=0.0).to_stretches(np.array([[1, 2], [2, 4]]))
-    row1 = np.array([2 / 4, np.nan, 1 / 4, 1 / 4])
-    rows23 = np.array([(3 / 6 + 4 / 11) / 2, (1 / 6 + 5 / 11) / 2, (1 / 6 + 1 / 11) / 2, (1 / 6 + 1 / 11) / 2])
+    found = stretches((1, 2), (2, 4)).attention(by_hand(sink=0.0), 0, 0, 0)
+    row1 = [2 / 4, np.nan, 1 / 4, 1 / 4]  # to tokens 1, to tokens 2–3, to token 0, to the sink
+    rows23 = [(3 / 6 + 4 / 11) / 2, (1 / 6 + 5 / 11) / 2, (1 / 6 + 1 / 11) / 2, (1 / 6 + 1 / 11) / 2]
     np.testing.assert_allclose(found, [row1, rows23], rtol=1e-6)
 
 
 def test_stretches_of_a_sliding_layer_without_a_sink_by_hand() -> None:
     # A window of 2: [1], [1 2], [· 3 1], [· · 1 4]. Token 0 is out of sight of the last two rows, which is not 0.
-    found = by_hand(window=2).to_stretches(np.array([[1, 2], [2, 3], [3, 4]]))
+    found = stretches((1, 2), (2, 3), (3, 4)).attention(by_hand(window=2), 0, 0, 0)
     expected = [
-        [2 / 3, np.nan, np.nan, 0, 1 / 3],
-        [3 / 4, 1 / 4, np.nan, 0, np.nan],
-        [np.nan, 1 / 5, 4 / 5, 0, np.nan],
+        [2 / 3, np.nan, np.nan, 1 / 3, 0],
+        [3 / 4, 1 / 4, np.nan, np.nan, 0],
+        [np.nan, 1 / 5, 4 / 5, np.nan, 0],
     ]
     np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
 def test_an_overview_by_hand() -> None:
-    first, top, mean = Overview(4, 2, 2).of_stripe(by_hand(), 0)
+    first, top, mean = Overview(4, 2, 2).of_stripe(by_hand().attention_inputs(0, 0), 0)
     assert first == 0
     # Rows 0–1: [1 ·], [1/3 2/3]; rows 2–3 over keys 0–1: [1/5 3/5], [1/10 4/10]; over keys 2–3: [1/5 ·], [1/10 4/10].
     np.testing.assert_allclose(top, [[1, np.nan], [3 / 5, 4 / 10]], rtol=1e-6)
     np.testing.assert_allclose(mean, [[2 / 3, np.nan], [1.3 / 4, 0.7 / 3]], rtol=1e-6)
 
 
-@pytest.mark.parametrize("block_pairs", [1 << 22, 3000])
 @pytest.mark.parametrize("missing", [(), ("attention_logsumexp",), ("attention_logsumexp", "sink_logits")])
 @pytest.mark.parametrize("layer", [0, 1])
 def test_maps_are_the_traces_own_attention_pooled(
-    monkeypatch: pytest.MonkeyPatch, block_pairs: int, missing: tuple[str, ...], layer: int
+    monkeypatch: pytest.MonkeyPatch, missing: tuple[str, ...], layer: int
 ) -> None:
-    monkeypatch.setattr(attention_maps, "BLOCK_PAIRS", block_pairs)
-    trace = without(small(window=37), *missing)
-    blocks, spans, overview, head = AttentionBlocks.of(trace, 0), Stretches.of(trace).spans, Overview(151, 7, 5), 4
+    monkeypatch.setattr(attention_maps, "STRIPE_PAIRS", 30_000)  # several stripes
+    trace = without(small(tokens=451, window=37), *missing)
+    shown, head = Stretches.of(trace), 4
+    overview = Overview(451, 7, 5)
     pattern, sink = whole(trace, layer, head)
     seen = in_sight(trace, layer)
-    found = blocks._attention(layer, head).to_stretches(spans)
-    for a, (start, stop) in enumerate(spans):
-        for b, (from_, to) in enumerate([*spans, (0, 1)]):
-            expected = pattern[start:stop, from_:to].sum(1).mean() if seen[start:stop, from_:to].any() else np.nan
-            at = b if b < len(spans) else b + 1
-            np.testing.assert_allclose(found[a, at], expected, atol=3e-6)
-        np.testing.assert_allclose(found[a, len(spans)], sink[start:stop].mean(), atol=3e-6)
-    shown = np.zeros_like(seen)
+    rows = [shown.attention(trace, layer, head, s) for s in range(-(-len(shown.spans) // shown.per_stripe(451, 1)))]
+    assert len(rows) > 1
+    found = np.concatenate(rows)
+    for a, row in enumerate(shown.spans):
+        at = slice(row.start, row.stop)
+        columns = [slice(s.start, s.stop) for s in shown.spans] + [slice(0, 1)]
+        expected = [pattern[at, c].sum(1).mean() if seen[at, c].any() else np.nan for c in columns]
+        np.testing.assert_allclose(found[a], [*expected, sink[at].mean()], atol=3e-6)
+    covered = np.zeros_like(seen)
     for stripe in range(overview.num_stripes):
-        first, top, mean = overview.of_stripe(blocks._attention(layer, head), stripe)
+        first, top, mean = overview.of_stripe(trace.attention_inputs(layer, head), stripe)
         for r, c in np.ndindex(top.shape):
-            rows, keys = (slice(at * 7, at * 7 + 7) for at in (stripe * 5 + r, first + c))
-            shown[rows, keys] = True
-            weights = pattern[rows, keys][seen[rows, keys]]
+            queries, keys = (slice(at * 7, at * 7 + 7) for at in (stripe * 5 + r, first + c))
+            covered[queries, keys] = True
+            weights = pattern[queries, keys][seen[queries, keys]]
             expected = (weights.max(), weights.mean()) if weights.size else (np.nan, np.nan)
             np.testing.assert_allclose((top[r, c], mean[r, c]), expected, atol=3e-6)
-    assert not (seen & ~shown).any()  # what no stripe holds is out of sight
+    assert not (seen & ~covered).any()  # what no stripe holds is out of sight
+
+
+def test_the_mean_over_heads_is_their_mean(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attention_maps, "STRIPE_PAIRS", 60_000)
+    trace = small()
+    shown = Stretches.of(trace)
+    stripes = range(-(-len(shown.spans) // shown.per_stripe(151, 6)))
+    found = np.concatenate([shown.attention(trace, 1, None, stripe) for stripe in stripes])
+    heads = [shown.attention(trace, 1, head, 0) for head in range(6)]
+    assert len(heads[0]) == len(shown.spans)  # one stripe holds all rows of one head
+    np.testing.assert_allclose(found, np.mean(heads, axis=0), atol=1e-6)
+    assert np.isnan(found).any()
 
 
 def test_a_stripe_keeps_its_values_and_what_is_undefined() -> None:
@@ -139,24 +161,24 @@ def test_a_stripe_keeps_its_values_and_what_is_undefined() -> None:
 def test_stretches_are_sentences_or_several_or_runs_of_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
     trace = small()
     found = Stretches.of(trace)
-    assert [tuple(s) for s in found.spans] == [(s.start, s.stop) for s in trace.sentences]
+    assert [(s.start, s.stop) for s in found.spans] == [(s.start, s.stop) for s in trace.sentences]
     assert found.sentences.tolist() == [[i, i + 1] for i in range(len(trace.sentences))]
     monkeypatch.setattr(attention_maps, "MOST_STRETCHES", 4)
     few = Stretches.of(trace)
     group = -(-len(trace.sentences) // 4)
     assert len(few.spans) <= 4
     assert few.sentences[0].tolist() == [0, group]
-    assert few.spans[-1].tolist()[1] == trace.sentences[-1].stop
-    assert few.sentences[-1].tolist()[1] == len(trace.sentences)
+    assert few.spans[-1].stop == trace.sentences[-1].stop
+    assert few.sentences[-1, 1] == len(trace.sentences)
     bare = Stretches.of(replace(trace, spans=()))
-    assert (bare.spans[0, 0], bare.spans[-1, 1], bare.sentences.size) == (1, 151, 0)
-    assert (bare.spans[1:, 0] == bare.spans[:-1, 1]).all()
+    assert (bare.spans[0].start, bare.spans[-1].stop, bare.sentences.size) == (1, 151, 0)
+    assert all(a.stop == b.start for a, b in pairwise(bare.spans))
 
 
 def test_the_first_token_is_in_no_stretch() -> None:
     spans = (Span(0, 1, 0, "sentence", "user"), Span(0, 5, 0, "sentence", "user"), Span(5, 12, 5, "sentence", "user"))
     found = Stretches.of(replace(random_trace(), spans=spans))
-    assert found.spans.tolist() == [[1, 5], [5, 12]]
+    assert [(s.start, s.stop) for s in found.spans] == [(1, 5), (5, 12)]
     assert found.sentences.tolist() == [[1, 2], [2, 3]]
 
 
@@ -181,10 +203,9 @@ def test_a_small_trace_is_sent_whole_with_its_maps() -> None:
     lse = np.ascontiguousarray(trace.arrays["attention_logsumexp"][:, 1, 3])
     assert blocks["head/attention_logsumexp/1/3/0"] == lse.tobytes()
     count = len(view._facts["maps"]["stretches"])
-    maps = [np.frombuffer(blocks[f"map/stretch_attention/1/{h}"], np.float16) for h in range(6)]
-    assert maps[0].shape == (count * (count + 2),)
-    mean = np.frombuffer(blocks["map/stretch_attention_mean/1/1"], np.float16).astype(np.float32)
-    np.testing.assert_allclose(mean, np.mean([m.astype(np.float32) for m in maps[3:]], axis=0), atol=1e-3)
+    shown = np.frombuffer(blocks["map/stretch_attention/1/5/0"], np.float16).reshape(count, count + 2)
+    np.testing.assert_array_equal(shown, Stretches.of(trace).attention(trace, 1, 5, 0).astype(np.float16))
+    assert len(blocks["map/stretch_attention_mean/1/0"]) == shown.nbytes
 
 
 def test_of_a_large_trace_only_what_is_small_is_sent_and_the_rest_on_asking() -> None:
@@ -204,8 +225,8 @@ def test_of_a_large_trace_only_what_is_small_is_sent_and_the_rest_on_asking() ->
 @pytest.mark.parametrize(
     "key",
     [
-        *("head/attention_logsumexp/1/6/0", "map/stretch_attention/1/6", "map/stretch_attention_mean/1/2"),
-        *("map/attention_overview/1/0/99", "map/stretch_attention/1", "map/attention_overview/1/-1/0"),
+        *("head/attention_logsumexp/1/6/0", "map/stretch_attention/1/0/1", "map/stretch_attention_mean/1/-1"),
+        *("map/attention_overview/1/0/99", "map/stretch_attention/1/0", "map/stretch_attention/1/0/-1"),
         *(
             "head/attention_logsumexp/1/-1/0",
             "tile/attention_logsumexp/1/9",
@@ -225,20 +246,12 @@ def test_what_a_layer_lacks_is_said() -> None:
     trace = random_trace()  # layers 1, 3, 4 of 5
     view = AttentionView(trace)
     assert (view.layer, view._facts["attention"]["layers"], view._facts["numLayers"]) == (1, [1, 3, 4], 5)
-    content, _ = Sent(view).ask("map/stretch_attention/0/0")
-    assert content["failed"]["map/stretch_attention/0/0"] == "attention of layer 0 is not in this trace"
+    content, _ = Sent(view).ask("map/stretch_attention/0/0/0", "map/attention_overview/1/6/0")
+    said = content["failed"]
+    assert said["map/stretch_attention/0/0/0"].startswith("Attention of layer 0 is not in this trace. Expected a")
+    assert said["map/attention_overview/1/6/0"] == "expected a head below 6, got 6"
     fewer = {**trace.meta["layers"], "keys": [1, 2, 4], "sink_logits": [0, 1, 3]}
     assert AttentionView(replace(trace, meta={**trace.meta, "layers": fewer}))._facts["attention"]["layers"] == [1]
-
-
-def test_the_mean_over_heads_is_refused_where_it_would_take_minutes(monkeypatch: pytest.MonkeyPatch) -> None:
-    import widgets.attention_blocks
-
-    monkeypatch.setattr(widgets.attention_blocks, "GROUP_PAIRS", 3 * 151 * 9)
-    view = AttentionView(small(), preload_bytes=0)
-    words = "the mean of 6 heads over 151 tokens would keep the kernel busy for minutes"
-    assert view._facts["maps"]["noMean"] == {1: words}  # layers 0 and 2 slide
-    assert Sent(view).ask("map/stretch_attention_mean/1/0")[0]["failed"] == {"map/stretch_attention_mean/1/0": words}
 
 
 def test_a_trace_without_attention_says_what_to_do() -> None:
@@ -290,6 +303,6 @@ def test_a_family_without_sinks_and_a_real_capture_are_shown(tiny: wb.Model) -> 
     pattern, _ = whole(trace, 3, 7)
     first = facts["maps"]["stretches"][-1]
     count = len(facts["maps"]["stretches"])
-    shown = np.frombuffer(view._blocks["map/stretch_attention/3/7"], np.float16).reshape(count, count + 2)
+    shown = np.frombuffer(view._blocks["map/stretch_attention/3/7/0"], np.float16).reshape(count, count + 2)
     expected = pattern[slice(*first), slice(*facts["maps"]["stretches"][0])].sum(1).mean()
     np.testing.assert_allclose(shown[-1, 0], expected, atol=1e-3)

@@ -2,11 +2,11 @@
 
     head/attention_logsumexp/12/5/0     page 0 of the tokens of one head
     tile/attention_logsumexp/12/45      page 45 of the tokens, all heads of one layer [head, token]
-    map/stretch_attention/12/5          stretches × what they read, of one head [stretch, stretch + 2], float16
-    map/stretch_attention_mean/12/1     the mean over the heads of kv group 1
+    map/stretch_attention/12/5/0        stripe 0 of what stretches read, of one head [stretch, stretch + 2], float16
+    map/stretch_attention_mean/12/3     stripe 3 of the same, the mean over the layer's heads
     map/attention_overview/12/5/3       stripe 3 of the overview of one head, uint8
 
-Maps are computed by streaming over rows: memory is bounded by a block of rows, and no token × token array is made.
+No token × token array is made or sent: maps are computed by streaming, one stripe per answer.
 """
 
 from dataclasses import dataclass
@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from widgets.attention_maps import HeadAttention, Overview, Stretches, encode_overview
+from widgets.attention_maps import Overview, Stretches, encode_overview
 from widgets.blocks import TraceBlocks
-from workbench.trace import Trace, TraceError
+from workbench.trace import Trace
 
 __all__ = ["AttentionBlocks"]
 
@@ -26,8 +26,6 @@ ATTENTION = ("queries", "keys", "sink_logits", LSE)
 MAPS = {"stretch_attention": "float16", "stretch_attention_mean": "float16", "attention_overview": "uint8"}
 PRELOADED_PAIRS = 20_000_000
 """Pairs of tokens, over all heads of all layers, up to which the maps come with the view."""
-GROUP_PAIRS = 600_000_000
-"""Pairs that one answer may take: some seconds of one core."""
 
 
 @dataclass(frozen=True)
@@ -58,22 +56,32 @@ class AttentionBlocks(TraceBlocks):
         return [f"head/{name}/{layer}/{h}/{p}" for h in range(self._heads(name)) for p in range(pages)]
 
     def _map_keys(self) -> list[str]:
-        heads, groups = self._heads("queries"), self._heads("keys")
-        layers = self.attention_layers
+        """Return the keys of all maps; none where they would take long."""
+        layers, heads = self.attention_layers, self._heads("queries")
         if len(layers) * heads * len(self.trace) ** 2 > PRELOADED_PAIRS:
             return []
-        keys = [f"map/stretch_attention/{layer}/{h}" for layer in layers for h in range(heads)]
-        keys += [f"map/stretch_attention_mean/{layer}/{g}" for layer in layers for g in range(groups)]
-        stripes = self.overview.num_stripes
-        return keys + [
-            f"map/attention_overview/{layer}/{h}/{s}" for layer in layers for h in range(heads) for s in range(stripes)
-        ]
+        count, (one, mean) = len(self.stretches.spans), self._rows_per_stripe()
+        of_head = [f"stretch_attention/{{}}/{{}}/{s}" for s in range(-(-count // one))]
+        of_head += [f"attention_overview/{{}}/{{}}/{s}" for s in range(self.overview.num_stripes)]
+        keys = [f"map/{key.format(layer, h)}" for layer in layers for h in range(heads) for key in of_head]
+        return keys + [f"map/stretch_attention_mean/{n}/{s}" for n in layers for s in range(-(-count // mean))]
+
+    def _rows_per_stripe(self) -> tuple[int, int]:
+        """Return the rows of stretches per answer, of one head and of the mean over all."""
+        heads = self._heads("queries")
+        one, mean = (self.stretches.per_stripe(len(self.trace), n) for n in (1, heads))
+        return one, mean
 
     @property
     def attention_layers(self) -> tuple[int, ...]:
         """The layers whose attention can be computed: queries and keys, and sink logits where the family has them."""
         needed = [n for n in ATTENTION[:3] if n in self.trace.arrays]
         return tuple(n for n in self.trace.layers("queries") if all(n in self.trace.layers(name) for name in needed))
+
+    @property
+    def stretches(self) -> Stretches:
+        """What the rows and columns of the map of sentences are."""
+        return Stretches.of(self.trace)
 
     @property
     def overview(self) -> Overview:
@@ -83,27 +91,17 @@ class AttentionBlocks(TraceBlocks):
     def facts(self) -> dict[str, Any]:
         """Return everything that is not an array, as JSON."""
         facts = super().facts()
-        stretches = Stretches.of(self.trace)
         facts["arrays"] |= {name: {"dtype": dtype} for name, dtype in MAPS.items()}
         facts["attention"]["layers"] = list(self.attention_layers)
+        one, mean = self._rows_per_stripe()
         facts["maps"] = {
-            "stretches": stretches.spans.tolist(),
-            "sentences": stretches.sentences.tolist(),
+            "stretches": [[span.start, span.stop] for span in self.stretches.spans],
+            "sentences": self.stretches.sentences.tolist(),
             "factor": self.overview.factor,
             "bins": self.overview.num_bins,
-            "stripe": self.overview.stripe,
-            "noMean": {n: words for n in self.attention_layers if (words := self._why_no_mean(n))},
+            "perStripe": {"one": one, "mean": mean, "overview": self.overview.stripe},
         }
         return facts
-
-    def _why_no_mean(self, layer: int) -> str:
-        """Say why the mean over heads is not offered in a layer; empty when it is."""
-        tokens, heads = len(self.trace), self._heads("queries")
-        window = self.trace.meta["attention"]["windows"][layer] or tokens
-        pairs = heads // self._heads("keys") * tokens * min(tokens, window) // 2
-        if pairs <= GROUP_PAIRS:
-            return ""
-        return f"the mean of {heads} heads over {tokens:,} tokens would keep the kernel busy for minutes"
 
     def _cut(self, kind: str, name: str, numbers: list[int]) -> NDArray[Any]:
         match kind, name, numbers:
@@ -112,47 +110,16 @@ class AttentionBlocks(TraceBlocks):
             case "tile", "attention_logsumexp", [layer, page]:
                 at = self.layers(LSE).index(layer)
                 return self.trace.arrays[LSE][self._slice("tile", page), at].T
-            case "map", "stretch_attention", [layer, head]:
-                return self._attention(layer, head).to_stretches(Stretches.of(self.trace).spans).astype(np.float16)
-            case "map", "stretch_attention_mean", [layer, group]:
-                return self._mean_of_group(layer, group).astype(np.float16)
+            case "map", "stretch_attention", [layer, head, stripe]:
+                return self.stretches.attention(self.trace, layer, head, stripe).astype(np.float16)
+            case "map", "stretch_attention_mean", [layer, stripe]:
+                return self.stretches.attention(self.trace, layer, None, stripe).astype(np.float16)
             case "map", "attention_overview", [layer, head, stripe]:
-                return encode_overview(*self.overview.of_stripe(self._attention(layer, head), stripe))
+                inputs = self.trace.attention_inputs(layer, head)
+                return encode_overview(*self.overview.of_stripe(inputs, stripe))
         return super()._cut(kind, name, numbers)
 
     def _logsumexp(self, layer: int, head: int) -> NDArray[Any]:
         if not 0 <= head < self._heads(LSE):
             raise IndexError(head)
         return self.trace.arrays[LSE][:, self.layers(LSE).index(layer), head]
-
-    def _attention(self, layer: int, head: int) -> HeadAttention:
-        """Return the attention of one head. Raises `TraceError` when the layer was not captured."""
-        if layer not in self.attention_layers:
-            raise TraceError(f"attention of layer {layer} is not in this trace")
-        trace, heads, groups = self.trace, self._heads("queries"), self._heads("keys")
-        if not 0 <= head < heads:
-            raise IndexError(head)
-
-        def of(name: str, at: int) -> NDArray[Any]:
-            values: NDArray[Any] = trace.arrays[name][trace.layers(name).index(layer), at]
-            return values
-
-        return HeadAttention(
-            of("queries", head),
-            of("keys", head * groups // heads).astype(np.float32),
-            of("sink_logits", head) if trace.has("sink_logits") else None,
-            self._logsumexp(layer, head) if trace.has(LSE, layer) else None,
-            trace.meta["attention"]["scale"],
-            trace.meta["attention"]["windows"][layer],
-        )
-
-    def _mean_of_group(self, layer: int, group: int) -> NDArray[np.float32]:
-        """Return the mean of the maps of a kv group's heads."""
-        if words := self._why_no_mean(layer):
-            raise TraceError(words)
-        size, spans = self._heads("queries") // self._heads("keys"), Stretches.of(self.trace).spans
-        if not 0 <= group < self._heads("keys"):
-            raise IndexError(group)
-        maps = (self._attention(layer, h).to_stretches(spans) for h in range(group * size, (group + 1) * size))
-        total: NDArray[np.float32] = sum(maps, np.zeros((), np.float32)) / np.float32(size)
-        return total

@@ -51,16 +51,21 @@ export class AttentionBlocks extends Blocks {
     return this.get(`tile/${name}/${layer}/${tile}`)?.subarray(at, at + width) ?? null;
   }
 
-  // The tiles before and after, when the token is near them: the wall of the next steps.
-  prefetchTiles(layer, token) {
-    if (this.facts.preloaded) return;
-    const { page, numTokens } = this.facts;
+  // What the next steps will want, once everything shown is here: the keys of the kv groups beside this one, and the
+  // tiles that the token is near. Returns whether something was lacking.
+  prefetchNeighbours({ token, layer, head }) {
+    const { page, numTokens, numHeads, numKvHeads, preloaded } = this.facts;
+    if (preloaded || !this.has("keys", layer)) return false;
+    const before = this.wanted.size;
+    const group = Math.floor((head * numKvHeads) / numHeads);
+    const groups = numTokens <= page.head ? [group + 1, group - 1] : []; // longer ones would be megabytes each
+    for (const g of groups) if (g >= 0 && g < numKvHeads) this.prefetch(`head/keys/${layer}/${g}/0`);
     const tile = Math.floor(token / page.tile);
-    const within = token - tile * page.tile;
-    const next = within > page.tile / 2 ? tile + 1 : tile - 1;
-    if (next < 0 || next * page.tile >= numTokens) return;
+    const next = token - tile * page.tile > page.tile / 2 ? tile + 1 : tile - 1;
+    if (next < 0 || next * page.tile >= numTokens) return this.wanted.size > before;
     for (const name of ["queries", "keys", "attention_logsumexp"]) {
       if (this.has(name, layer)) this.prefetch(`tile/${name}/${layer}/${next}`);
     }
+    return this.wanted.size > before;
   }
 }

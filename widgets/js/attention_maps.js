@@ -26,7 +26,6 @@ export class AttentionMaps {
     Object.assign(this, { blocks, reading, facts });
     Object.assign(this, facts.maps);
     this.kept = { id: null };
-    this.sum = { id: null };
   }
 
   // The stretch that holds a token; -1 for one in none, such as a header token.
@@ -51,19 +50,35 @@ export class AttentionMaps {
     return stop - first === 1 ? `sentence ${first + 1}` : `sentences ${first + 1}–${stop}`;
   }
 
-  keysOf({ layer, head, show, heads }) {
-    if (show === "overview") {
-      const stripes = Math.ceil(this.bins / this.stripe);
-      return Array.from({ length: stripes }, (_, s) => `map/attention_overview/${layer}/${head}/${s}`);
-    }
-    if (heads === "one") return [`map/stretch_attention/${layer}/${head}`];
-    return Array.from({ length: this.facts.numKvHeads }, (_, g) => `map/stretch_attention_mean/${layer}/${g}`);
+  // The shown map as {keys, perStripe, row}: its stripes, rows in each, and the row of the selected token.
+  plan({ token, layer, head, show, heads }) {
+    const [rows, perStripe, row, path] =
+      show === "overview"
+        ? [this.bins, this.perStripe.overview, Math.floor(token / this.factor), `attention_overview/${layer}/${head}`]
+        : [
+            this.stretches.length,
+            this.perStripe[heads],
+            Math.max(0, this.stretchAt(token)),
+            heads === "one" ? `stretch_attention/${layer}/${head}` : `stretch_attention_mean/${layer}`,
+          ];
+    const keys = Array.from({ length: Math.ceil(rows / perStripe) }, (_, s) => `map/${path}/${s}`);
+    return { keys, perStripe, row };
   }
 
-  // Wish for what the shown map lacks first; returns whether there was something.
-  ask(selection) {
+  // Wish for the stripe of the selected token; returns whether it was lacking.
+  askForRow(selection) {
+    const { keys, perStripe, row } = this.plan(selection);
+    return this.wish(selection, keys.slice(Math.floor(row / perStripe)).slice(0, 1));
+  }
+
+  // Wish for one stripe that the shown map lacks; returns whether one was lacking.
+  askForRest(selection) {
+    return this.wish(selection, this.plan(selection).keys);
+  }
+
+  wish(selection, keys) {
     if (this.absence(selection)) return false;
-    const lacking = this.keysOf(selection).find((key) => !this.blocks.isHere(key));
+    const lacking = keys.find((key) => !this.blocks.isHere(key));
     if (lacking) this.blocks.prefetch(lacking);
     return Boolean(lacking);
   }
@@ -71,57 +86,55 @@ export class AttentionMaps {
   absence(selection) {
     const absent = this.reading.absentLayer(selection.layer);
     if (absent) return absent;
-    const noMean = selection.show === "sentences" && selection.heads === "mean" && this.noMean[selection.layer];
-    if (noMean) return missing(noMean);
-    const failed = this.keysOf(selection).find((key) => this.blocks.failed.has(key));
+    const failed = this.plan(selection).keys.find((key) => this.blocks.failed.has(key));
     return failed ? missing(this.blocks.failed.get(failed)) : null;
   }
 
-  // Sentences × sentences: {values [stretch, stretch + 2], count, done, of}; the two last columns are the sink and
-  // the first token. A mean that is not complete says of how many heads it is.
-  sentencesMap(selection) {
+  // The stripes of the shown map as {id, stripes: [block or null], perStripe, done}, or what it waits for.
+  stripes(selection, read, what) {
     const absent = this.absence(selection);
     if (absent) return absent;
-    if (!this.stretches.length) return missing("no tokens but the first");
-    const parts = this.keysOf(selection).map((key) => this.blocks.peek(key));
-    const done = parts.filter(Boolean);
-    if (!done.length) return waiting("the kernel to sum over sentences");
-    const perPart = selection.heads === "mean" ? this.facts.numHeads / this.facts.numKvHeads : 1;
-    const id = `${this.keysOf(selection)[0]} ${done.length}`;
-    if (this.sum.id !== id) this.sum = { id, values: mean(done), of: perPart * done.length };
-    return here({ ...this.sum, count: this.stretches.length, wanted: perPart * parts.length });
+    const { keys, perStripe } = this.plan(selection);
+    if (!keys.length) return missing("no tokens but the first");
+    const blocks = keys.map((key) => this.blocks.peek(key));
+    if (!blocks.some(Boolean)) return waiting(what);
+    const id = `${keys[0]} ${blocks.map((block) => (block ? 1 : 0)).join("")}`;
+    if (this.kept.id !== id) {
+      const stripes = blocks.map((block) => block && read(block));
+      this.kept = { id, stripes, perStripe, done: blocks.filter(Boolean).length };
+    }
+    return here(this.kept);
   }
 
-  // The overview: {stripes: [decoded or null], top, done, wanted}. `top` is the largest value of the pool found.
+  // Sentences × sentences; see cellOf.
+  sentencesMap(selection) {
+    return this.stripes(selection, (block) => block, "the kernel to sum over sentences");
+  }
+
+  // What a stretch gave: to the stretch of a column, and in the two columns after them to the first token and the sink.
+  // NaN where undefined, undefined while waited for.
+  cellOf({ stripes, perStripe }, row, column) {
+    const stripe = stripes[Math.floor(row / perStripe)];
+    return stripe ? stripe[(row % perStripe) * (this.stretches.length + 2) + column] : undefined;
+  }
+
+  // The overview, decoded, with the largest value found as `top`; see binOf.
   overview(selection) {
-    const absent = this.absence(selection);
-    if (absent) return absent;
-    const keys = this.keysOf(selection);
-    const blocks = keys.map((key) => this.blocks.peek(key));
-    const done = blocks.filter(Boolean).length;
-    if (!done) return waiting("the kernel to pool the whole length");
-    const id = `${keys[0]} ${done}`;
-    if (this.kept.id !== id) this.kept = { id, stripes: blocks.map((bytes) => bytes && decodeStripe(bytes)) };
+    const found = this.stripes(selection, decodeStripe, "the kernel to pool the whole length");
+    if (found.state !== "here") return found;
     const pool = selection.pool === "max" ? 0 : 1;
-    const top = this.kept.stripes.reduce((most, stripe) => Math.max(most, stripe?.scales[pool] ?? 0), 0);
-    return here({ ...this.kept, id: `${id} ${pool}`, pool, top, done, wanted: keys.length });
+    const top = found.stripes.reduce((most, stripe) => Math.max(most, stripe?.scales[pool] ?? 0), 0);
+    return { ...found, id: `${found.id} ${pool}`, pool, top };
   }
 
   // Value of a bin of an overview; NaN where undefined, undefined while waited for.
-  binValue({ stripes, pool }, row, column) {
-    const stripe = stripes[Math.floor(row / this.stripe)];
+  binOf({ stripes, perStripe, pool }, row, column) {
+    const at = Math.floor(row / perStripe);
+    const stripe = stripes[at];
     if (!stripe) return undefined;
-    const rows = Math.min(this.stripe, this.bins - Math.floor(row / this.stripe) * this.stripe);
-    const width = stripe.codes[0].length / rows;
-    const at = column - stripe.first;
-    if (at < 0 || at >= width) return NaN;
-    return valueOfCode(stripe.codes[pool][(row % this.stripe) * width + at], stripe.scales[pool]);
+    const width = stripe.codes[0].length / Math.min(perStripe, this.bins - at * perStripe);
+    const place = column - stripe.first;
+    if (place < 0 || place >= width) return NaN;
+    return valueOfCode(stripe.codes[pool][(row % perStripe) * width + place], stripe.scales[pool]);
   }
-}
-
-function mean(parts) {
-  if (parts.length === 1) return parts[0];
-  const out = new Float32Array(parts[0].length);
-  for (const part of parts) for (let i = 0; i < out.length; i++) out[i] += part[i] / parts.length;
-  return out;
 }

@@ -126,10 +126,11 @@ export class AttentionPanels extends View {
     this.askForMaps();
   }
 
-  // Maps take the kernel longer: they wait until nothing else is waited for.
+  // Maps take the kernel longer: they wait until nothing else is waited for, and come stripe by stripe.
   askForMaps() {
-    if (!this.blocks.isIdle) return;
-    if (!this.maps.ask(this.selection)) this.blocks.prefetchTiles(this.selection.layer, this.selection.token);
-    this.blocks.flush();
+    const { blocks, maps, selection } = this;
+    if (!blocks.isIdle) return;
+    maps.askForRow(selection) || blocks.prefetchNeighbours(selection) || maps.askForRest(selection);
+    blocks.flush();
   }
 }

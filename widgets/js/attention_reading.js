@@ -15,7 +15,7 @@ const BLOCK_TOKENS = 1024; // tokens on a side; a longer stretch is cut, which i
 export function rowMasses(row, from) {
   const total = (start, stop) => {
     let sum = 0;
-    for (let j = Math.max(0, start); j < stop; j++) sum += row.weights[j];
+    for (let j = Math.max(0, start); j < Math.min(stop, row.weights.length); j++) sum += row.weights[j];
     return sum;
   };
   const first = row.from === 0 ? row.weights[0] : null;

@@ -15,30 +15,33 @@ function topOf(values) {
   return top;
 }
 
+const partly = ({ done, stripes }) => (done < stripes.length ? `${done} of ${stripes.length} parts so far` : "");
+
 // `found` is what AttentionMaps.sentencesMap gave.
-export function shownSentences({ maps, tokens, selection }, found, openBlock) {
-  const { count, values } = found;
-  const width = count + 2;
-  const valueAt = (r, c) => values[r * width + c];
+export function shownSentences({ maps, tokens, selection, facts }, found, openBlock) {
+  const count = maps.stretches.length;
+  const valueAt = (r, c) => maps.cellOf(found, r, c);
   const names = maps.sentences.length ? "Sentence × sentence" : "Stretch × stretch";
-  const several = maps.sentences.length && maps.sentences[0][1] - maps.sentences[0][0] > 1;
-  const of = selection.heads === "one" ? `h${selection.head}` : `mean of ${headsWords(found)}`;
-  const matrix = Float32Array.from({ length: count * count }, (_, i) => valueAt(Math.floor(i / count), i % count));
+  const perCell = maps.sentences.length ? maps.sentences[0][1] - maps.sentences[0][0] : 1;
+  const of = selection.heads === "one" ? `h${selection.head}` : `mean of ${facts.numHeads} heads`;
   return {
     id: `sentences ${found.id}`,
     title: `${names}, L${selection.layer} ${of}`,
-    note: several ? `a cell is ${maps.sentences[0][1]} sentences` : "",
+    note: [perCell > 1 ? `a cell is ${perCell} sentences` : "", partly(found)].filter(Boolean).join(", "),
     how: "mean over the row's tokens of the weight they give the column's, summed",
     height: count,
     width: count,
-    top: topOf(matrix),
+    top: found.stripes.reduce((most, stripe) => Math.max(most, topOfRows(stripe ?? [], count)), 0),
     valueAt,
     row: maps.stretchAt(selection.token),
     axis: maps.stretches.map(([start], i) => ({
       hue: tokens.messageAt(start)?.hue,
       number: maps.sentences.length ? maps.sentences[i][0] + 1 : start,
     })),
-    hint: (r, c) => `${maps.nameOf(r)} → ${maps.nameOf(c)}: ${valueWords(valueAt(r, c))} · ${restWords(found, r)}`,
+    hint: (r, c) => {
+      const row = Array.from({ length: count + 2 }, (_, i) => valueAt(r, i));
+      return `${maps.nameOf(r)} → ${maps.nameOf(c)}: ${valueWords(row[c])}${restWords(row)}`;
+    },
     best: (r) => bestColumn(valueAt, r, count),
     open: (r, c) =>
       openBlock({
@@ -49,7 +52,12 @@ export function shownSentences({ maps, tokens, selection }, found, openBlock) {
   };
 }
 
-const headsWords = ({ of, wanted }) => (of < wanted ? `${of} of ${wanted} heads so far` : `${wanted} heads`);
+// The largest value of rows of `count` cells, each with two more that are no cells.
+function topOfRows(values, count) {
+  let top = 0;
+  for (let i = 0; i < values.length; i++) if (i % (count + 2) < count && values[i] > top) top = values[i];
+  return top;
+}
 
 export function bestColumn(valueAt, row, count) {
   let best = -1;
@@ -63,27 +71,25 @@ function valueWords(value) {
   return value > 0 && value < 0.005 ? value.toExponential(1) : twoDigits(value);
 }
 
-// What a stretch gave beside the sentences: "sink .43, first token .10, in no sentence .05".
-export function restWords({ values, count }, row) {
-  const width = count + 2;
-  const own = values.subarray(row * width, (row + 1) * width);
-  const [sink, first] = own.subarray(count);
-  let sum = sink + (Number.isNaN(first) ? 0 : first);
-  for (let c = 0; c < count; c++) if (!Number.isNaN(own[c])) sum += own[c];
+// What a row of the map gave beside the stretches: " · sink .43, first token .10, elsewhere .05".
+export function restWords(row) {
+  const [first, sink] = row.slice(-2);
+  if (sink === undefined) return "";
+  const given = row.filter((value) => !Number.isNaN(value)).reduce((a, b) => a + b, 0);
   const firstWords = Number.isNaN(first) ? "first token outside the window" : `first token ${twoDigits(first)}`;
-  return `sink ${twoDigits(sink)}, ${firstWords}, elsewhere ${twoDigits(Math.max(0, 1 - sum))}`;
+  return ` · sink ${twoDigits(sink)}, ${firstWords}, elsewhere ${twoDigits(Math.max(0, 1 - given))}`;
 }
 
 // `found` is what AttentionMaps.overview gave.
 export function shownOverview({ maps, tokens, selection, facts }, found, openBlock) {
   const { factor, bins } = maps;
-  const valueAt = (r, c) => maps.binValue(found, r, c);
+  const valueAt = (r, c) => maps.binOf(found, r, c);
   const range = (bin) => [bin * factor, Math.min(facts.numTokens, (bin + 1) * factor)];
   const pairs = `${factor} × ${factor} tokens`;
   return {
     id: `overview ${found.id}`,
     title: `All ${grouped(facts.numTokens)} tokens, L${selection.layer} h${selection.head}`,
-    note: found.done < found.wanted ? `${found.done} of ${found.wanted} stripes` : `a cell is ${pairs}`,
+    note: [`a cell is ${pairs}`, partly(found)].filter(Boolean).join(", "),
     how: selection.pool === "max" ? `largest weight of ${pairs}` : `mean weight of the pairs in sight of ${pairs}`,
     height: bins,
     width: bins,
