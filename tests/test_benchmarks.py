@@ -85,3 +85,14 @@ def test_corpus_routing_runs_and_all_ways_agree(tmp_path: Path) -> None:
     assert (pairs["workbench"]["millions"], pairs["DuckDB"]["millions"]) == (0.576, 0.384)
     assert report["streamed"]["coactivation"]["extra_mb"] < 100
     assert [target["target"] for target in report["targets"]] == [0.2, 0.5, 100, 100]
+
+
+def test_attention_kernel_runs_and_agrees_with_plain_numpy(tmp_path: Path) -> None:
+    """The benchmark itself compares what it times with whole arrays."""
+    sizes = ("--rounds", "2", "--tokens", "300", "--row-tokens", "500")
+    report = run("attention_kernel", *sizes, out=tmp_path / "kernel.json")
+    assert report["pairs"] == 64 * 300 * 301 / 2
+    assert {"floor", "sentences", "sentences, large scores", "plain numpy", "control"} == report["layer"].keys()
+    assert report["layer"]["floor"]["ratio"]["median"] == 1.0
+    assert report["memory_mb"]["token_by_token"] == 64 * 300 * 300 * 4 / 1e6
+    assert [target["target"] for target in report["targets"]] == [1.5, 1.5, 5.0, 80.0]

@@ -6,7 +6,7 @@ convention. Needs numpy only, as the trace does.
 
 import math
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,8 +19,11 @@ _MAX_ROWS = 128  # more would compute more of what the causal mask then hides
 _HEAD_SCORES = 1 << 19  # of one head's rows, 2 MiB, so that the passes over them stay in the cache
 _BLOCK_SCORES = 1 << 24  # of a group of heads, 64 MiB, whatever the length
 _SUMMED = 4096
-_SAFE = 64  # exp of it, for a million tokens, is far below the largest float32, and exp of −64 far above the least
+_LEAST, _MOST = 1e-28, 1e30  # sums of weights of which nothing that matters is lost in float32
 _HIDDEN = np.float32(-1e30)  # exp gives 0, and 0 · hidden is 0, where −inf would give NaN
+
+_Sums: TypeAlias = tuple[NDArray[np.float32], NDArray[np.float32] | None]
+"""[row], the sum of the row's weights; [row], the sink's weight, None in families without sinks"""
 
 
 class AttentionInputs(NamedTuple):
@@ -50,7 +53,7 @@ class AttentionBlock(NamedTuple):
     keys: slice
     """the tokens that any of the rows sees"""
     scores: NDArray[np.float32]
-    """[row, key], less a number that is the row's own; hugely negative where hidden"""
+    """[row, key], in a row perhaps all less some number; hugely negative where hidden"""
     weights: NDArray[np.float32]
     """[row, key], exp(scores), 0 where hidden"""
     seen: NDArray[np.float32]
@@ -135,10 +138,10 @@ def _blocks(inputs: AttentionInputs, rows: NDArray[np.int64]) -> Iterator[Attent
     memory, head_memory = np.empty(group * size, np.float32), np.empty(size, np.float32)
     # A power of two, as of d_head 64, gives the same numbers before the product, where there are fewer to scale.
     early, late = (np.float32(scale), None) if math.frexp(scale)[0] == 0.5 else (np.float32(1), np.float32(scale))
+    shifted = np.zeros(num_heads, dtype=bool)
     for kv_head in range(len(keys)):
         kv = keys[kv_head, seen].astype(np.float32).T
         kv = np.ascontiguousarray(kv) if len(parts) > 1 else kv  # as BLAS likes it best, if it is used often enough
-        longest = np.linalg.norm(kv, axis=0).max() if len(parts) > 1 else None
         heads = range(kv_head * group, (kv_head + 1) * group)
         for part, visible in parts:
             shape = (group, part.stop - part.start, visible.stop - visible.start)
@@ -149,26 +152,32 @@ def _blocks(inputs: AttentionInputs, rows: NDArray[np.int64]) -> Iterator[Attent
             if late is not None:
                 scores *= late
             _hide(scores, rows[part], visible, window)
-            for head, of_head, q in zip(heads, scores, grouped, strict=True):
-                bound = np.inf if longest is None else np.linalg.norm(q, axis=-1).max() * longest * abs(late or 1)
+            for head, of_head in zip(heads, scores, strict=True):
                 weights = head_memory[: of_head.size].reshape(of_head.shape)
                 sink_logit = None if sinks is None else np.float32(sinks[head])
-                seen_weight, sink = _softmax(of_head, weights, sink_logit, bound)
-                yield AttentionBlock(head, part, visible, of_head, weights, seen_weight, sink)
+                sums = None if shifted[head] else _unshifted(of_head, weights, sink_logit)
+                shifted[head] = sums is None  # and the head's next rows will need it, too
+                yield AttentionBlock(
+                    head, part, visible, of_head, weights, *(sums or _shift(of_head, weights, sink_logit))
+                )
 
 
-def _softmax(
-    scores: NDArray[np.float32], weights: NDArray[np.float32], sink: np.float32 | None, bound: Any
-) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
-    """Write the weights, and shift the scores where they may be large; return the rows' sums, the sink's weights.
+def _unshifted(scores: NDArray[np.float32], weights: NDArray[np.float32], sink: np.float32 | None) -> _Sums | None:
+    """Write the weights as they are; return None where a row's are too large or too small together for float32.
 
-    ``bound`` is what no score exceeds either way (Cauchy–Schwarz). Finding and subtracting each row's highest takes
-    as long as half of the exponentials, so it is left out where nothing can overflow or vanish without it.
+    To find each row's highest score and subtract it takes as long as half of the exponentials, and is seldom needed.
     """
-    top = np.zeros(len(scores), dtype=np.float32)
-    if not max(bound, 0 if sink is None else abs(sink)) <= _SAFE:  # NaN is not, either
-        top = np.maximum(scores.max(axis=-1), -np.inf if sink is None else sink)
-        scores -= top[:, None]
+    with np.errstate(over="ignore", invalid="ignore"):
+        np.exp(scores, out=weights)
+        seen, sink_weight = _sum(weights), None if sink is None else np.full(len(scores), np.exp(sink))
+        most = seen if sink_weight is None else seen + sink_weight
+        return (seen, sink_weight) if ((seen >= _LEAST) & (most <= _MOST)).all() else None
+
+
+def _shift(scores: NDArray[np.float32], weights: NDArray[np.float32], sink: np.float32 | None) -> _Sums:
+    """Subtract each row's highest score, the sink's included, in place, and write the weights."""
+    top = np.maximum(scores.max(axis=-1), -np.inf if sink is None else sink)
+    scores -= top[:, None]
     np.exp(scores, out=weights)
     return _sum(weights), None if sink is None else np.exp(sink - top)
 

@@ -120,9 +120,12 @@ def _stream(inputs: AttentionInputs, segments: Segments) -> tuple[NDArray[np.flo
     for block in attention_blocks(*inputs, rows=rows):
         place = places.get(block.rows.start) or _place(segments, rows[block.rows], block.keys)
         places[block.rows.start] = place
-        # The rows are averaged before the keys are summed: one product, and far fewer numbers to sum.
+        # The rows are averaged before the keys are summed, as that leaves far fewer numbers to sum.
         averaging = (place.shares / block.total).astype(np.float32)
-        sums = np.add.reduceat(averaging @ block.weights, place.starts, axis=1)
+        by_key = np.empty((len(averaging), block.weights.shape[1]), dtype=np.float32)
+        for of_span, at, out in zip(averaging, place.rows, by_key, strict=True):
+            np.matmul(of_span[at], block.weights[at], out=out)
+        sums = np.add.reduceat(by_key, place.starts, axis=1)
         summed[block.head, place.spans, place.segments] += sums
         if sink is not None and block.sink is not None:
             sink[block.head, place.spans] += averaging @ block.sink
@@ -136,6 +139,8 @@ class _Place(NamedTuple):
     """query spans that any of the rows belongs to"""
     shares: NDArray[np.float64]
     """[span, row], 1 / length of the span where the row belongs to it"""
+    rows: list[slice]
+    """[span], its first row to its last"""
     segments: slice
     """that the keys lie in"""
     starts: NDArray[np.int64]
@@ -146,22 +151,27 @@ def _place(segments: Segments, rows: NDArray[np.int64], keys: slice) -> _Place:
     members = segments.queries[:, segments.at(rows)]
     spans = np.flatnonzero(members.any(axis=1))
     lengths = segments.lengths(segments.queries[spans])
+    inside = [np.flatnonzero(of_span) for of_span in members[spans]]
+    between = [slice(int(at[0]), int(at[-1]) + 1) for at in inside]
     first, last = (int(at) for at in segments.at(np.array([keys.start, keys.stop - 1])))
     starts = np.maximum(segments.edges[first : last + 1] - keys.start, 0)
-    return _Place(spans, members[spans] / lengths[:, None], slice(first, last + 1), starts)
+    return _Place(spans, members[spans] / lengths[:, None], between, slice(first, last + 1), starts)
 
 
 def _pairs(segments: Segments, window: int | None) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Count the pairs [query_span, key_span] of a row and a key that it sees, and that is not after it."""
-    starts, stops = segments.edges[:-1], segments.edges[1:]
-    visible, earlier = np.zeros((2, len(segments.queries), len(starts)))
-    for rows in np.array_split(segments.rows, 1 + len(segments.rows) // 1024):
-        members = segments.queries[:, segments.at(rows)].astype(np.float64)
-        reached = np.minimum(stops, rows[:, None] + 1)
-        opened = starts if window is None else np.maximum(starts, rows[:, None] - window + 1)
-        visible += members @ np.maximum(reached - opened, 0)
-        earlier += members @ np.maximum(reached - starts, 0)
-    return visible @ segments.keys.T, earlier @ segments.keys.T
+    edges = segments.edges.astype(np.float64)
+
+    def before(rows: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Σ_{y=1}^{n} min(y, e): the pairs of one of the first n rows and one of the first e keys, by segments."""
+        both = np.minimum(rows[:, None], edges)
+        up_to = both * (both + 1) / 2 + (rows[:, None] - both) * edges
+        pairs: NDArray[np.float64] = segments.queries @ np.diff(np.diff(up_to, axis=0), axis=1) @ segments.keys.T
+        return pairs
+
+    earlier = before(edges)
+    # What the window hides from row i is what row i − window would see.
+    return earlier if window is None else earlier - before(np.maximum(edges - window, 0)), earlier
 
 
 def _pieces(spans: Spans, num_tokens: int) -> list[list[Span]]:
