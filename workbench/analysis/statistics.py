@@ -13,6 +13,8 @@ from workbench.analysis.routing.permutation import MIN_PAIRS, MIN_TRACES
 
 __all__ = ["MeanDifference", "bootstrap_interval", "mean_difference", "proportion_difference", "wilson_interval"]
 
+_BLOCK = 1 << 22  # resampled numbers at a time
+
 
 def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
     """Wilson score interval (1927) of a proportion, without continuity correction.
@@ -69,7 +71,14 @@ def bootstrap_interval(
     if (sample == sample[0]).all():
         return float(sample[0]), float(sample[0])
     rng = np.random.default_rng(seed)
-    found = bootstrap((sample,), np.mean, confidence_level=confidence, n_resamples=num_resamples, rng=rng)
+    found = bootstrap(
+        (sample,),
+        np.mean,
+        confidence_level=confidence,
+        n_resamples=num_resamples,
+        batch=max(1, _BLOCK // len(sample)),
+        rng=rng,
+    )
     interval = found.confidence_interval
     return float(interval.low), float(interval.high)
 
