@@ -1,6 +1,6 @@
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import pairwise
+from itertools import pairwise, product
 from typing import Any
 
 import numpy as np
@@ -104,13 +104,16 @@ def test_an_overview_by_hand() -> None:
 def test_maps_are_the_traces_own_attention_pooled(
     monkeypatch: pytest.MonkeyPatch, missing: tuple[str, ...], layer: int
 ) -> None:
-    monkeypatch.setattr(attention_maps, "STRIPE_PAIRS", 30_000)  # several stripes
+    monkeypatch.setattr(attention_maps, "STRIPE_PAIRS", 8_000)  # several stripes
     trace = without(small(tokens=451, window=37), *missing)
     shown, head = Stretches.of(trace), 4
     overview = Overview(451, 7, 5)
     pattern, sink = whole(trace, layer, head)
     seen = in_sight(trace, layer)
-    rows = [shown.attention(trace, layer, head, s) for s in range(-(-len(shown.spans) // shown.per_stripe(451, 1)))]
+    rows = [
+        shown.attention(trace, layer, head, s)
+        for s in range(-(-len(shown.spans) // shown.per_stripe(451, 37 if layer == 0 else None, 1)))
+    ]
     assert len(rows) > 1
     found = np.concatenate(rows)
     for a, row in enumerate(shown.spans):
@@ -134,7 +137,7 @@ def test_the_mean_over_heads_is_their_mean(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(attention_maps, "STRIPE_PAIRS", 60_000)
     trace = small()
     shown = Stretches.of(trace)
-    stripes = range(-(-len(shown.spans) // shown.per_stripe(151, 6)))
+    stripes = range(-(-len(shown.spans) // shown.per_stripe(151, None, 6)))
     found = np.concatenate([shown.attention(trace, 1, None, stripe) for stripe in stripes])
     heads = [shown.attention(trace, 1, head, 0) for head in range(6)]
     assert len(heads[0]) == len(shown.spans)  # one stripe holds all rows of one head
@@ -183,9 +186,10 @@ def test_the_first_token_is_in_no_stretch() -> None:
 
 
 def test_an_overview_is_never_token_by_token_and_bounded() -> None:
-    for tokens in (1, 2, 151, 512, 8192, 12_010, 131_072):
-        overview = Overview.of(tokens)
+    for tokens, window in product((1, 2, 151, 512, 8192, 12_010, 131_072), (1, 128, None)):
+        overview = Overview.of(tokens, window)
         assert overview.factor >= 2
+        assert 1 <= overview.stripe <= 128
         assert overview.num_bins <= 512
         assert overview.num_stripes * overview.stripe >= overview.num_bins
         assert overview.num_bins * overview.factor >= tokens

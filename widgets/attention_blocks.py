@@ -60,17 +60,21 @@ class AttentionBlocks(TraceBlocks):
         layers, heads = self.attention_layers, self._heads("queries")
         if len(layers) * heads * len(self.trace) ** 2 > PRELOADED_PAIRS:
             return []
-        count, (one, mean) = len(self.stretches.spans), self._rows_per_stripe()
-        of_head = [f"stretch_attention/{{}}/{{}}/{s}" for s in range(-(-count // one))]
-        of_head += [f"attention_overview/{{}}/{{}}/{s}" for s in range(self.overview.num_stripes)]
-        keys = [f"map/{key.format(layer, h)}" for layer in layers for h in range(heads) for key in of_head]
-        return keys + [f"map/stretch_attention_mean/{n}/{s}" for n in layers for s in range(-(-count // mean))]
+        keys = []
+        for layer in layers:
+            stripes = {name: range(-(-rows // size)) for name, (rows, size) in self._stripes(layer).items()}
+            keys += [f"stretch_attention/{layer}/{h}/{s}" for h in range(heads) for s in stripes["one"]]
+            keys += [f"stretch_attention_mean/{layer}/{s}" for s in stripes["mean"]]
+            keys += [f"attention_overview/{layer}/{h}/{s}" for h in range(heads) for s in stripes["overview"]]
+        return [f"map/{key}" for key in keys]
 
-    def _rows_per_stripe(self) -> tuple[int, int]:
-        """Return the rows of stretches per answer, of one head and of the mean over all."""
-        heads = self._heads("queries")
-        one, mean = (self.stretches.per_stripe(len(self.trace), n) for n in (1, heads))
-        return one, mean
+    def _stripes(self, layer: int) -> dict[str, tuple[int, int]]:
+        """Return the rows of each map of a layer, and of one stripe of it."""
+        tokens, window = len(self.trace), self.trace.meta["attention"]["windows"][layer]
+        stretches, overview = self.stretches, self.overview(layer)
+        one, mean = (stretches.per_stripe(tokens, window, n) for n in (1, self._heads("queries")))
+        count = len(stretches.spans)
+        return {"one": (count, one), "mean": (count, mean), "overview": (overview.num_bins, overview.stripe)}
 
     @property
     def attention_layers(self) -> tuple[int, ...]:
@@ -83,23 +87,21 @@ class AttentionBlocks(TraceBlocks):
         """What the rows and columns of the map of sentences are."""
         return Stretches.of(self.trace)
 
-    @property
-    def overview(self) -> Overview:
-        """How the whole length is pooled."""
-        return Overview.of(len(self.trace))
+    def overview(self, layer: int) -> Overview:
+        """Return how the whole length is pooled in a layer."""
+        return Overview.of(len(self.trace), self.trace.meta["attention"]["windows"][layer])
 
     def facts(self) -> dict[str, Any]:
         """Return everything that is not an array, as JSON."""
         facts = super().facts()
         facts["arrays"] |= {name: {"dtype": dtype} for name, dtype in MAPS.items()}
-        facts["attention"]["layers"] = list(self.attention_layers)
-        one, mean = self._rows_per_stripe()
+        layers = facts["attention"]["layers"] = list(self.attention_layers)
         facts["maps"] = {
             "stretches": [[span.start, span.stop] for span in self.stretches.spans],
             "sentences": self.stretches.sentences.tolist(),
-            "factor": self.overview.factor,
-            "bins": self.overview.num_bins,
-            "perStripe": {"one": one, "mean": mean, "overview": self.overview.stripe},
+            "factor": self.overview(layers[0]).factor,
+            "bins": self.overview(layers[0]).num_bins,
+            "perStripe": {n: {name: size for name, (_, size) in self._stripes(n).items()} for n in layers},
         }
         return facts
 
@@ -116,7 +118,7 @@ class AttentionBlocks(TraceBlocks):
                 return self.stretches.attention(self.trace, layer, None, stripe).astype(np.float16)
             case "map", "attention_overview", [layer, head, stripe]:
                 inputs = self.trace.attention_inputs(layer, head)
-                return encode_overview(*self.overview.of_stripe(inputs, stripe))
+                return encode_overview(*self.overview(layer).of_stripe(inputs, stripe))
         return super()._cut(kind, name, numbers)
 
     def _logsumexp(self, layer: int, head: int) -> NDArray[Any]:

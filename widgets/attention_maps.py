@@ -14,9 +14,11 @@ from workbench.trace import Span, Trace
 
 __all__ = ["Overview", "Stretches", "encode_overview"]
 
-STRIPE_PAIRS = 1 << 24
+STRIPE_PAIRS = 1 << 25
 """Pairs of tokens per answer: a fraction of a second, so that what is asked meanwhile waits no longer."""
 MOST_STRETCHES, MOST_BINS = 384, 512
+MOST_ROWS = 128
+"""Bins of rows per stripe: of a sliding layer, whose stripes are a band, more would mostly be out of sight."""
 TOKENS_PER_STRETCH = 16
 UNDEFINED = 255
 """The code of a bin without a key in sight; 0–254 are the roots of shares of the scale."""
@@ -47,10 +49,10 @@ class Stretches:
         spans = (_span(max(1, trace.sentences[p[0]].start), trace.sentences[p[-1]].stop) for p in parts)
         return cls(tuple(spans), np.array([(part[0], part[-1] + 1) for part in parts]))
 
-    def per_stripe(self, num_tokens: int, num_heads: int) -> int:
-        """Return how many rows of stretches are computed at once, of so many heads."""
-        pairs = num_heads * max(1, num_tokens) ** 2 // max(1, len(self.spans))
-        return max(1, STRIPE_PAIRS // pairs)
+    def per_stripe(self, num_tokens: int, window: int | None, num_heads: int) -> int:
+        """Return how many rows of stretches are computed at once, of so many heads of a layer."""
+        seen = min(num_tokens, window or num_tokens)
+        return max(1, STRIPE_PAIRS * len(self.spans) // max(1, num_heads * num_tokens * seen))
 
     def attention(self, trace: Trace, layer: int, head: int | None, stripe: int) -> NDArray[np.float32]:
         """Return how much the stretches of a stripe read of every stretch, and of what is none.
@@ -70,7 +72,8 @@ class Stretches:
             IndexError: a stripe that is not there.
             TraceError: see `attention_to_spans`.
         """
-        size = self.per_stripe(len(trace), 1 if head is not None else trace.arrays["queries"].shape[1])
+        inputs = trace.attention_inputs(layer, head)
+        size = self.per_stripe(len(trace), inputs.window, len(inputs.queries))
         rows = self.spans[stripe * size : (stripe + 1) * size] if stripe >= 0 else ()
         if not rows:
             raise IndexError(stripe)
@@ -99,10 +102,11 @@ class Overview:
     stripe: int
 
     @classmethod
-    def of(cls, num_tokens: int) -> "Overview":
-        """Return the overview of a trace of so many tokens."""
+    def of(cls, num_tokens: int, window: int | None) -> "Overview":
+        """Return the overview of a layer of a trace."""
         factor = max(2, -(-num_tokens // MOST_BINS))
-        return cls(num_tokens, factor, max(1, STRIPE_PAIRS // (factor * max(1, num_tokens))))
+        seen = max(1, min(num_tokens, window or num_tokens))
+        return cls(num_tokens, factor, min(MOST_ROWS, max(1, STRIPE_PAIRS // (factor * seen))))
 
     @property
     def num_bins(self) -> int:

@@ -316,9 +316,9 @@ WATCH = """() => {
 }"""
 
 
-@pytest.mark.parametrize(("tokens", "layers"), [(8192, 24), (32_768, 2)])
+@pytest.mark.parametrize(("tokens", "layers", "steps"), [(8192, 24, 60), (32_768, 2, 20)])
 def test_speed_is_measured(
-    lab_notebook: OpenNotebook, capsys: pytest.CaptureFixture[str], tokens: int, layers: int
+    lab_notebook: OpenNotebook, capsys: pytest.CaptureFixture[str], tokens: int, layers: int, steps: int
 ) -> None:
     """Print and keep first paint, bytes, heap and step times; the targets are reported on, not asserted."""
     show = "import time; from IPython.display import display; x = AttentionView(trace, token=start, layer=1, head=10)"
@@ -346,9 +346,9 @@ def test_speed_is_measured(
     page.wait_for_timeout(500)
     measured["sent_with_all_panels_mb"] = round(sum(size for _, size in received) / 1e6, 2)
     page.evaluate(MEASURE)
-    for name, keys, count in (("token", ["ArrowRight"], 60), ("head", ["]", "["], 30)):
+    for name, keys, count in (("token", ["ArrowRight"], steps), ("head", ["]", "["], steps // 2)):
         measured |= {f"{name}_{k}": v for k, v in step_times(view, keys, count).items()}
-    measured["head_row_p95_ms"] = row_times(view, 20)
+    measured["head_row_p95_ms"] = row_times(view, steps // 3)
     measured["heap_mb"] = round(heap_mb(session) - before, 1)
     measured |= {
         "chromium": page.context.browser.version,
@@ -417,7 +417,7 @@ def row_times(view: View, count: int) -> float:
     times = []
     for _ in range(count):
         times.append(view.page.evaluate(ROW_OF_HEAD, "]"))
-        view.page.wait_for_timeout(400)
+        view.page.wait_for_timeout(300)
     return round(sorted(times)[int((count - 1) * 0.95)], 1)
 
 

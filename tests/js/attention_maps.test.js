@@ -50,7 +50,7 @@ const facts = {
     ],
     factor: 8,
     bins: 5,
-    perStripe: { one: 2, mean: 1, overview: 2 },
+    perStripe: { 1: { one: 2, mean: 1, overview: 2 } },
   },
 };
 

@@ -48,12 +48,16 @@ export class AttentionAxis {
     this.attentionOf = faint("");
     this.kind = faint("");
     this.sinkRow = faint("sink mass, max");
+    this.sinkText = faint("");
+    this.sinkFill = h("i");
+    this.sinkBar = h("span", { class: "moe-sink-bar" }, this.sinkFill);
     this.labels = [
       label(TOP - 2, faint("channel")),
       label(TOP + 15, this.sinkRow),
       label(TOP + 36, faint("attention, max (√)")),
       label(Y.strip + 5, h("b", { text: "tokens" })),
-      label(Y.attention + 12, h("b", { text: "attention" }), " ", this.attentionOf, h("br"), this.kind),
+      label(Y.attention + 8, h("b", { text: "attention" }), " ", this.attentionOf, h("br"), this.kind),
+      label(Y.attention + 44, h("b", { text: "sink" }), " ", this.sinkText, " ", this.sinkBar),
     ];
   }
 
@@ -147,7 +151,15 @@ export class AttentionAxis {
     setText(this.attentionOf, `L${layer} h${head}`);
     setText(this.kind, reading.layerKind(layer).replace("sliding ", "sliding, window ").replace("full", "full layer"));
     setText(this.sinkRow, facts.arrays.sink_logits ? "sink mass, max" : "sink mass: none");
+    this.writeSink(this.row.state === "here" ? this.row.sink : undefined);
     this.masses.write(this.row, this.cells[0].token);
+  }
+
+  // undefined: not known here; null: a family without sinks.
+  writeSink(sink) {
+    setText(this.sinkText, sink === undefined ? "–" : sink === null ? "none" : twoDigits(sink));
+    this.sinkBar.hidden = typeof sink !== "number";
+    if (typeof sink === "number") this.sinkFill.style.width = `${(sink * 100).toFixed(1)}%`;
   }
 
   // What the canvas shows, in words and as data, when stepping pauses.

@@ -5,6 +5,7 @@ import { threeDigits, twoDigits } from "./numerics.js";
 import { h, setData, setText } from "./surface.js";
 
 const ROWS = 8;
+const AROUND = 12; // tokens before one that are shown with it, and half as many from it on
 
 class TokenList {
   constructor(view, name, what) {
@@ -41,7 +42,15 @@ class TokenList {
       row.weight,
       row.distance,
     );
+    row.element.addEventListener("pointerenter", () => (row.element.title = this.contextOf(row.token)));
     return row;
+  }
+
+  // The text around a token, for the pointer.
+  contextOf(token) {
+    const { tokens } = this.view;
+    const pieces = tokens.pieces(Math.max(0, token - AROUND), Math.min(tokens.length, token + AROUND / 2));
+    return `… ${pieces.map((piece) => piece.text).join("")} …`;
   }
 
   // `found` are {token, weight, distance}; `state` and `words` where there are none.

@@ -1,6 +1,6 @@
 // The map panel: sentences × sentences or the whole length, and a click deeper the tokens of two stretches.
 
-import { MatrixImage, paintRowFrame, paintValues } from "./attention_paint.js";
+import { MatrixImage, paintValues } from "./attention_paint.js";
 import { shownBlock, shownOverview, shownSentences } from "./attention_shown.js";
 import { Choice } from "./map_parts.js";
 import { twoDigits } from "./numerics.js";
@@ -11,7 +11,8 @@ const LARGEST_CELL = { width: 64, height: 34 };
 const BAND = 5;
 const NUMBERS = { left: 46, top: 24 };
 const TEXTS = { left: 92, top: 66 };
-const LEGIBLE = 11; // height of a cell from which its token is written
+const LEGIBLE = 10; // size of a cell from which its token is written
+const LABEL_STEPS = [1, 2, 5, 10, 20, 25, 50, 100, 200, 500];
 
 export const MAP_CHOICES = { show: ["sentences", "overview"], pool: ["max", "mean"], heads: ["one", "mean"] };
 
@@ -30,6 +31,7 @@ export class AttentionMap {
       hidden: true,
       onclick: () => this.close(),
     });
+    this.row = h("div", { class: "moe-map-row", hidden: true }); // an element, so that a step paints no canvas
     this.hint = h("div", { class: "moe-map-hint" });
     this.top = h("span");
     this.how = h("span", { class: "moe-secondary" });
@@ -44,7 +46,7 @@ export class AttentionMap {
       { class: "moe-attention-map", "aria-label": "Map of attention" },
       h("div", { class: "moe-map-controls" }, ...this.buildChoices(), this.back),
       h("div", { class: "moe-panel-title moe-map-title" }, this.title, " ", this.note),
-      this.surface.canvas,
+      h("div", { class: "moe-map-canvas" }, this.surface.canvas, this.row),
       this.hint,
       this.legend,
     );
@@ -160,29 +162,61 @@ export class AttentionMap {
     this.describe(found);
   }
 
+  // Paint what changed: while only the token moves, the canvas stays and the row's frame follows.
   paint(found) {
     const { palette } = this.view;
-    const ctx = this.surface.clear();
-    this.box = null;
-    this.legend.hidden = !this.shown;
-    if (paintAbsence(ctx, palette, found, 0, 8, this.surface.width, 80)) return;
-    const { shown } = this;
-    this.box = this.layout();
-    this.image.fill(shown.id, palette, shown, shown.valueAt);
-    this.image.paint(ctx, palette, this.box);
-    paintValues(ctx, palette, { ...shown, ...this.box }, shown.valueAt);
-    this.paintAxes(ctx, palette);
-    if (shown.row >= 0) paintRowFrame(ctx, palette, this.box, shown.row, shown.width);
+    const { shown, surface } = this;
+    const id = `${shown?.id ?? found.words} ${palette.name} ${surface.width} ${surface.scale}`;
+    if (id !== this.painted) {
+      this.painted = id;
+      this.legend.hidden = !shown;
+      this.box = shown ? this.layout() : null;
+      const ctx = surface.clear();
+      if (shown) this.paintShown(ctx, palette);
+      else paintAbsence(ctx, palette, found, 0, 8, surface.width, 80);
+    }
+    this.placeRow();
   }
 
+  paintShown(ctx, palette) {
+    const { shown, box } = this;
+    this.image.fill(shown.id, palette, shown, shown.valueAt);
+    this.image.paint(ctx, palette, box);
+    paintValues(ctx, palette, { ...shown, ...box }, shown.valueAt);
+    this.paintAxes(ctx, palette);
+  }
+
+  placeRow() {
+    const { shown, box, row } = this;
+    row.hidden = !shown || shown.row < 0;
+    if (row.hidden) return;
+    const { x, y, cell } = box;
+    setData(row, "small", cell.height < 5);
+    row.style.left = `${x}px`;
+    row.style.top = `${y + shown.row * cell.height}px`;
+    row.style.width = `${shown.width * cell.width}px`;
+    row.style.height = `${cell.height}px`;
+  }
+
+  // Where the cells stand; token texts take more room than numbers, where they fit at all.
   layout() {
-    const { width, height } = this.shown;
-    const margin = this.shown.columns ? TEXTS : NUMBERS;
-    const room = { width: this.surface.width - margin.left - 2, height: this.surface.height - margin.top - 2 };
-    const size = (name, count) => Math.min(LARGEST_CELL[name], room[name] / count);
-    const cell = { width: size("width", width), height: size("height", height) };
+    const texts = this.shown.columns && this.cellWithin(TEXTS);
+    this.isWritten = { rows: texts && texts.height >= LEGIBLE, columns: texts && texts.width >= LEGIBLE };
+    const margin = {
+      left: this.isWritten.rows ? TEXTS.left : NUMBERS.left,
+      top: this.isWritten.columns ? TEXTS.top : NUMBERS.top,
+    };
+    const cell = this.cellWithin(margin);
     if (!this.shown.columns) cell.width = cell.height = Math.min(cell.width, cell.height);
     return { x: margin.left, y: margin.top, cell };
+  }
+
+  cellWithin({ left, top }) {
+    const { surface, shown } = this;
+    return {
+      width: Math.min(LARGEST_CELL.width, (surface.width - left - 2) / shown.width),
+      height: Math.min(LARGEST_CELL.height, (surface.height - top - 2) / shown.height),
+    };
   }
 
   paintAxes(ctx, palette) {
@@ -198,21 +232,21 @@ export class AttentionMap {
       ctx.fillStyle = colour(hue);
       ctx.fillRect(x + c * cell.width, y - BAND - 2, Math.max(1, cell.width), BAND);
     });
-    this.paintLabels(ctx, palette, shown.axis, cell.height, (words, r) => this.rowLabel(ctx, words, r));
-    this.paintLabels(ctx, palette, columns, cell.width, (words, c) => this.columnLabel(ctx, words, c));
+    const { isWritten } = this;
+    this.paintLabels(ctx, palette, shown.axis, cell.height, isWritten.rows, (words, r) => this.rowLabel(ctx, words, r));
+    this.paintLabels(ctx, palette, columns, cell.width, isWritten.columns, (words, c) =>
+      this.columnLabel(ctx, words, c),
+    );
   }
 
   // Token texts where they fit, else numbers, as many as fit.
-  paintLabels(ctx, palette, axis, size, paint) {
-    const written = this.shown.columns && size >= LEGIBLE;
+  paintLabels(ctx, palette, axis, size, isWritten, paint) {
     ctx.textBaseline = "middle";
-    ctx.font = written ? `11px ${CODE_FONT}` : `10px ${UI_FONT}`;
-    const every = written ? 1 : ([1, 2, 5, 10, 20, 25, 50, 100, 200, 500].find((n) => n * size >= 34) ?? axis.length);
+    ctx.font = isWritten ? `11px ${CODE_FONT}` : `10px ${UI_FONT}`;
+    ctx.fillStyle = palette.secondary;
+    const every = isWritten ? 1 : (LABEL_STEPS.find((n) => n * size >= 34) ?? axis.length);
     axis.forEach((at, i) => {
-      if (i % every) return;
-      const selected = axis === this.shown.axis && i === this.shown.row;
-      ctx.fillStyle = selected ? palette.ink : palette.secondary;
-      paint(written && at.text ? fitText(ctx, at.text, 80) : at.number.toLocaleString("en"), i);
+      if (i % every === 0) paint(isWritten ? fitText(ctx, at.text, 80) : at.number.toLocaleString("en"), i);
     });
   }
 
@@ -224,11 +258,11 @@ export class AttentionMap {
 
   columnLabel(ctx, words, column) {
     const { x, y, cell } = this.box;
+    const isWritten = this.isWritten.columns;
     ctx.save();
-    ctx.translate(x + (column + 0.5) * cell.width, y - BAND - 6);
-    if (this.shown.columns && cell.width >= LEGIBLE) ctx.rotate(-Math.PI / 2);
-    else ctx.translate(0, -4);
-    ctx.textAlign = this.shown.columns && cell.width >= LEGIBLE ? "left" : "center";
+    ctx.translate(x + (column + 0.5) * cell.width, y - BAND - (isWritten ? 6 : 10));
+    if (isWritten) ctx.rotate(-Math.PI / 2);
+    ctx.textAlign = isWritten ? "left" : "center";
     ctx.fillText(words, 0, 0);
     ctx.restore();
   }

@@ -52,12 +52,13 @@ export class AttentionMaps {
 
   // The shown map as {keys, perStripe, row}: its stripes, rows in each, and the row of the selected token.
   plan({ token, layer, head, show, heads }) {
+    const sizes = this.perStripe[layer];
     const [rows, perStripe, row, path] =
       show === "overview"
-        ? [this.bins, this.perStripe.overview, Math.floor(token / this.factor), `attention_overview/${layer}/${head}`]
+        ? [this.bins, sizes.overview, Math.floor(token / this.factor), `attention_overview/${layer}/${head}`]
         : [
             this.stretches.length,
-            this.perStripe[heads],
+            sizes[heads],
             Math.max(0, this.stretchAt(token)),
             heads === "one" ? `stretch_attention/${layer}/${head}` : `stretch_attention_mean/${layer}`,
           ];
@@ -67,18 +68,17 @@ export class AttentionMaps {
 
   // Wish for the stripe of the selected token; returns whether it was lacking.
   askForRow(selection) {
-    const { keys, perStripe, row } = this.plan(selection);
-    return this.wish(selection, keys.slice(Math.floor(row / perStripe)).slice(0, 1));
+    return this.ask(selection, ({ keys, perStripe, row }) => [keys[Math.floor(row / perStripe)]]);
   }
 
   // Wish for one stripe that the shown map lacks; returns whether one was lacking.
   askForRest(selection) {
-    return this.wish(selection, this.plan(selection).keys);
+    return this.ask(selection, ({ keys }) => keys);
   }
 
-  wish(selection, keys) {
+  ask(selection, choose) {
     if (this.absence(selection)) return false;
-    const lacking = keys.find((key) => !this.blocks.isHere(key));
+    const lacking = choose(this.plan(selection)).find((key) => key && !this.blocks.isHere(key));
     if (lacking) this.blocks.prefetch(lacking);
     return Boolean(lacking);
   }

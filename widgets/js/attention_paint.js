@@ -90,31 +90,3 @@ export function paintValues(ctx, palette, { x, y, cell, height, width, top }, va
     }
   }
 }
-
-// A frame around a row of `columns` cells, in ink on a halo of the panel's colour; a line and a pointer at its left
-// where a frame would hide the row.
-export function paintRowFrame(ctx, palette, { x, y, cell }, row, columns) {
-  const [top, width] = [y + row * cell.height, columns * cell.width];
-  if (cell.height < 5) {
-    paintPointer(ctx, palette, x, top + cell.height / 2, width);
-    return;
-  }
-  ctx.lineWidth = 3.5;
-  ctx.strokeStyle = palette.panel;
-  ctx.strokeRect(x, top, width, cell.height);
-  ctx.lineWidth = 1.5;
-  ctx.strokeStyle = palette.ink;
-  ctx.strokeRect(x, top, width, cell.height);
-}
-
-function paintPointer(ctx, palette, x, middle, width) {
-  ctx.fillStyle = palette.ink;
-  ctx.globalAlpha = 0.45;
-  ctx.fillRect(x, middle - 0.5, width, 1);
-  ctx.globalAlpha = 1;
-  ctx.beginPath();
-  ctx.moveTo(x - 16, middle - 4.5);
-  ctx.lineTo(x - 16, middle + 4.5);
-  ctx.lineTo(x - 8, middle);
-  ctx.fill();
-}

@@ -73,8 +73,13 @@ export class AttentionPanels extends View {
   // Blocks came from the kernel, or did not.
   arrived(problem) {
     this.problem = problem;
-    if (this.isSettled) this.askForMaps();
     this.schedule();
+  }
+
+  // What came for a selection that stands is shown at once.
+  frame() {
+    super.frame();
+    if (this.isSettled) this.settle();
   }
 
   resize(width) {
@@ -116,8 +121,17 @@ export class AttentionPanels extends View {
     this.isSettled = true;
     this.axis.describe();
     this.lists.settle();
-    this.wall.draw(this);
+    this.drawWall();
     this.settleMap();
+  }
+
+  // Many heads take long to paint: not again while map after map comes.
+  drawWall() {
+    const { token, layer, head } = this.selection;
+    const id = `${token} ${layer} ${head} ${this.palette.name} ${this.width}`;
+    if (this.wallDrawn === id) return;
+    this.wall.draw(this);
+    this.wallDrawn = this.wall.element.dataset.state === "waiting" ? null : id;
   }
 
   settleMap() {

@@ -126,7 +126,7 @@ export function shownBlock({ tokens, selection, select }, found, opened) {
     Array.from({ length: count }, (_, i) => ({
       hue: tokens.messageAt(tokenAt(i))?.hue,
       number: tokenAt(i),
-      text: per > 1 ? "" : tokens.cell(tokenAt(i)),
+      text: per > 1 ? grouped(tokenAt(i)) : tokens.cell(tokenAt(i)),
     }));
   const { token } = selection;
   return {
