@@ -69,6 +69,27 @@ def test_some_rows_are_those_rows(rows: list[int], window: int | None) -> None:
     np.testing.assert_allclose(mass, sink_mass[:, rows], atol=7e-7)
 
 
+@pytest.mark.parametrize("factor", [1000.0, -1000.0, 1e6])
+def test_scores_that_leave_float32_in_one_head(factor: float) -> None:
+    """One head's rows are all far above what exp can hold, or so far below that they vanish; the others' are not."""
+    queries, keys, _ = arrays()
+    keys, queries = np.abs(keys), np.abs(queries)
+    queries[4] *= factor
+    with_sinks = np.array([0, 0, 0, 0, 20, 0], np.float32)
+    for sinks in (None, with_sinks):
+        expected, sink_mass = whole(queries, keys, sinks, 0.5, None)
+        pattern, mass = attention_rows(queries, keys, sinks, 0.5)
+        # In head 4 scores of thousands and more are rounded; which key has most of a row is not.
+        np.testing.assert_allclose(np.delete(pattern, 4, 0), np.delete(expected, 4, 0), atol=7e-7)
+        on_tokens = expected[4].max(-1) > 1e-6  # else the sink has all
+        np.testing.assert_array_equal(pattern[4, on_tokens].argmax(-1), expected[4, on_tokens].argmax(-1))
+        assert on_tokens.mean() > 0.9 or (factor < 0 and sinks is not None)
+        assert np.isfinite(pattern).all()
+        if mass is not None:
+            np.testing.assert_allclose(pattern.sum(-1) + mass, 1, rtol=1e-5)
+            np.testing.assert_allclose(mass, sink_mass, atol=1e-3)
+
+
 def test_bfloat16_is_read_in_float32() -> None:
     queries, keys, sinks = arrays(dtype=ml_dtypes.bfloat16)
     expected, _ = whole(queries, keys, sinks, 0.37, None)

@@ -164,6 +164,7 @@ def test_spans_that_cannot_be() -> None:
         "expected spans with tokens, got none in span 1": [span(0, 2), span(3, 3)],
         "expected spans with tokens, got none in span 0": [[]],
         "expected spans within 6 tokens, got 4 to 7": [span(4, 7)],
+        "expected spans, such as trace.sentences, or groups of them, got 4 in span 1": [span(4, 5), (4, 5)],
     }
     for text, spans in refused.items():
         with pytest.raises(TraceError, match=f"^{text}$"):

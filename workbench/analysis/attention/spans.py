@@ -179,6 +179,11 @@ def _pieces(spans: Spans, num_tokens: int) -> list[list[Span]]:
     if not groups:
         raise TraceError("expected at least one span, got none")
     for at, group in enumerate(groups):
+        strange = next((span for span in group if not isinstance(span, Span)), None)
+        if strange is not None:
+            raise TraceError(
+                f"expected spans, such as trace.sentences, or groups of them, got {strange!r} in span {at}"
+            )
         if not sum(len(span) for span in group):
             raise TraceError(f"expected spans with tokens, got none in span {at}")
         for span in group:

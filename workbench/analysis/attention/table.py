@@ -97,8 +97,8 @@ def head_table(
     tokens, named = _tokens(trace, rows, phase)
     inputs = layer_inputs(trace, layers)
     progress = tqdm(inputs.values(), desc="heads", unit="layer", delay=2, leave=False)
-    of_layers = [_of_layer(of_layer, tokens) for of_layer in progress]
-    columns = {name: np.stack([of_layer[name] for of_layer in of_layers]) for name in of_layers[0]}
+    means = np.stack([_of_layer(of_layer, tokens) for of_layer in progress], axis=1)
+    columns = dict(zip(_COLUMNS, means, strict=True))
     windows = tuple(of_layer.window for of_layer in inputs.values())
     seeing = np.array([_seeing_first(tokens, window).sum() for window in windows])
     origin = f", from {trace.source('queries') or 'captured'} queries and keys, float32"
@@ -122,56 +122,48 @@ def head_table(
     )
 
 
-def _of_layer(inputs: AttentionInputs, tokens: NDArray[np.int64]) -> dict[str, NDArray[np.float64]]:
-    """Return each column's numbers of one layer, [head]."""
-    per_row: dict[str, NDArray[np.float64]] = {}
+def _of_layer(inputs: AttentionInputs, tokens: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return each column's means [column, head] of one layer over the rows where it is defined; NaN where nowhere."""
+    sums, counts = np.zeros((2, len(_COLUMNS), len(inputs.queries)))
     for block in attention_blocks(*inputs, rows=tokens):
-        for name, values in _of_block(block, tokens[block.rows]).items():
-            whole = per_row.setdefault(name, np.empty((len(inputs.queries), len(tokens))))
-            whole[block.head, block.rows] = values
-    seeing, after = _seeing_first(tokens, inputs.window), tokens > 0
-    chosen = {"first_token_mass": seeing, "previous_token_score": after & (inputs.window != 1)}
-    return {name: _mean(values[:, chosen.get(name, slice(None))]) for name, values in per_row.items()}
+        values = _of_block(block, tokens[block.rows], inputs.window)
+        defined = ~np.isnan(values)
+        sums[:, block.head] += np.where(defined, values, 0).sum(axis=1)
+        counts[:, block.head] += defined.sum(axis=1)
+    means = np.full(sums.shape, np.nan)
+    np.divide(sums, counts, out=means, where=counts > 0)
+    return means
 
 
-def _of_block(block: AttentionBlock, tokens: NDArray[np.int64]) -> dict[str, NDArray[np.float64]]:
-    """Return each column's numbers of some rows of one head, [row]; rows where one is undefined are left out later."""
+def _of_block(block: AttentionBlock, tokens: NDArray[np.int64], window: int | None) -> NDArray[np.float64]:
+    """Return each column's numbers [column, row] of some rows of one head; NaN where undefined."""
     seen, total = block.seen.astype(np.float64), block.total.astype(np.float64)
     sink = np.zeros(len(total)) if block.sink is None else block.sink / total
     mass = seen / total
     # Counted back from the block's last key, all terms are positive and none cancels.
     back = np.arange(block.weights.shape[1] - 1, -1, -1, dtype=np.float32)
-    previous = block.weights[np.arange(len(tokens)), np.maximum(tokens - 1 - block.keys.start, 0)]
     weighted = np.matmul(block.weights[:, None], block.scores[:, :, None])[:, 0, 0]  # row by row, by BLAS
     with np.errstate(divide="ignore", invalid="ignore"):
         distance = np.maximum(block.weights @ back / seen - (block.keys.stop - 1 - tokens), 0)
         # −Σ p ln p with p = exp(score) / seen.
         entropy = np.maximum(np.log(seen) - weighted / seen, 0)
         distance, entropy = np.where(seen > 0, (distance, entropy), np.nan)
-    tokens_share = np.where(mass > 0, (mass * distance, mass * entropy), 0)
-    return {
+    previous = block.weights[np.arange(len(tokens)), np.maximum(tokens - 1 - block.keys.start, 0)] / total
+    with_sink = np.where(mass > 0, (mass * distance, mass * entropy), 0)
+    columns = {
         "sink_mass": sink,
-        "first_token_mass": block.weights[:, 0] / total,
-        "previous_token_score": previous / total,
-        "mean_distance": tokens_share[0],
+        "first_token_mass": np.where(_seeing_first(tokens, window), block.weights[:, 0] / total, np.nan),
+        "previous_token_score": np.where((tokens > 0) & (window != 1), previous, np.nan),
+        "mean_distance": with_sink[0],
         "mean_distance_not_sink": distance,
-        "entropy": tokens_share[1] + entr(mass) + entr(sink),
+        "entropy": with_sink[1] + entr(mass) + entr(sink),
         "entropy_not_sink": entropy,
     }
+    return np.stack([columns[name] for name in _COLUMNS])
 
 
 def _seeing_first(tokens: NDArray[np.int64], window: int | None) -> NDArray[np.bool_]:
     return (tokens > 0) & (True if window is None else tokens < window)
-
-
-def _mean(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the means over the rows that are defined; NaN where there are none."""
-    defined = ~np.isnan(values)
-    counts = defined.sum(axis=1)
-    sums = np.where(defined, values, 0).sum(axis=1)
-    means = np.full(len(values), np.nan)
-    np.divide(sums, counts, out=means, where=counts > 0)
-    return means
 
 
 def _tokens(trace: Trace, rows: slice | Iterable[int] | None, phase: Phase) -> tuple[NDArray[np.int64], str]:
