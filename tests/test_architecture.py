@@ -137,6 +137,18 @@ def test_analysis_is_arrays_in_labelled_arrays_out(name: str) -> None:
     assert foreign(name) <= {"numpy", "scipy", "tqdm"}
 
 
+@pytest.mark.parametrize("name", of("workbench.experiments"))
+def test_experiments_run_models_and_measure(name: str) -> None:
+    downstream = of("workbench.review", "workbench.cli", "widgets")
+    assert not own(name) & {*downstream}
+    assert foreign(name) <= {"numpy", "torch", "tqdm"}
+
+
+def test_nothing_upstream_knows_of_experiments() -> None:
+    knowing = {name for name in modules() if own(name) & {*of("workbench.experiments")}}
+    assert knowing <= {*of("workbench.experiments", "workbench.cli")}
+
+
 @pytest.mark.parametrize("name", of("widgets"))
 def test_widgets_are_handed_what_they_show(name: str) -> None:
     allowed = {"workbench.trace", "workbench.trace_file", "workbench.attending", "workbench.labelled"}

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from workbench.capturing import capture, replay
+    from workbench.experiments.efforts import compare_efforts
     from workbench.families import ModelError
     from workbench.harmony import HarmonyError
     from workbench.model import Model, load
@@ -26,6 +27,7 @@ __all__ = [
     "TraceError",
     "TraceStore",
     "capture",
+    "compare_efforts",
     "estimate",
     "load",
     "open_trace",
@@ -47,6 +49,7 @@ _HOME = {
     "TraceError": "trace",
     "TraceStore": "store",
     "capture": "capturing",
+    "compare_efforts": "experiments.efforts",
     "estimate": "sizing",
     "load": "model",
     "open_trace": "trace_file",
