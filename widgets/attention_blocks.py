@@ -24,7 +24,7 @@ __all__ = ["AttentionBlocks"]
 LSE = "attention_logsumexp"
 ATTENTION = ("queries", "keys", "sink_logits", LSE)
 MAPS = {"stretch_attention": "float16", "stretch_attention_mean": "float16", "attention_overview": "uint8"}
-PRELOADED_PAIRS = 20_000_000
+PRELOADED_PAIRS = 4_000_000
 """Pairs of tokens, over all heads of all layers, up to which the maps come with the view."""
 
 

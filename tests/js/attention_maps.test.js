@@ -132,8 +132,9 @@ test("a map that the kernel refused says why", () => {
 });
 
 test("what a row gave beside the stretches", () => {
-  assert.equal(restWords([0.2, 0.3, NaN, 0.1, 0.25]), " · sink .25, first token .10, elsewhere .15");
-  assert.equal(restWords([0.5, NaN, NaN, 0.5]), " · sink .50, first token outside the window, elsewhere .00");
+  assert.equal(restWords([0.2, 0.3, NaN, 0.1, 0.25], true), " · sink .25, first token .10, elsewhere .15");
+  assert.equal(restWords([0.5, NaN, NaN, 0.5], true), " · sink .50, first token outside the window, elsewhere .00");
+  assert.equal(restWords([0.5, 0.25, 0.25, 0], false), " · sink none, first token .25, elsewhere .00");
   assert.equal(restWords([undefined, undefined, undefined]), "");
 });
 

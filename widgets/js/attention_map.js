@@ -135,7 +135,7 @@ export class AttentionMap {
     const { maps, reading, selection } = view;
     const open = (opened) => this.open(opened);
     if (this.opened) {
-      const found = reading.tokenBlock(selection, this.opened.rows, this.opened.keys);
+      const found = this.tokenBlock(reading, selection);
       const select = (changes) => view.select(changes);
       const context = { tokens: view.tokens, selection, select };
       return found.state === "here" ? { found, shown: shownBlock(context, found, this.opened) } : { found };
@@ -144,6 +144,16 @@ export class AttentionMap {
     const found = overview ? maps.overview(selection) : maps.sentencesMap(selection);
     if (found.state !== "here") return { found };
     return { found, shown: (overview ? shownOverview : shownSentences)(view, found, open) };
+  }
+
+  // The tokens of what is open; kept, because a step computes nothing new.
+  tokenBlock(reading, selection) {
+    const { rows, keys } = this.opened;
+    const id = `${selection.layer}/${selection.head} ${rows} ${keys}`;
+    if (this.block?.id === id) return this.block.found;
+    const found = reading.tokenBlock(selection, rows, keys);
+    if (found.state === "here") this.block = { id, found };
+    return found;
   }
 
   settle() {

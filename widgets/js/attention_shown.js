@@ -1,6 +1,7 @@
 // The three things that the map can show, in one form for painting: sentences, the overview, the tokens of two stretches.
-// Each is {id, title, note, how, height, width, top, valueAt(row, column), row, rows, columns, hint, open}: `row` is the
-// selected one, `rows` and `columns` say what stands at an axis, `open` what a click on a cell does.
+// Each is {id, title, note, how, height, width, top, valueAt(row, column), row, axis, columns, hint, best, open}: `row`
+// is the selected one, `axis` says what stands at the rows, and at the columns where they are not the same, `best` which
+// column a row reads most, `open` what a click on a cell does.
 
 import { grouped } from "./map_data.js";
 import { twoDigits } from "./numerics.js";
@@ -40,7 +41,7 @@ export function shownSentences({ maps, tokens, selection, facts }, found, openBl
     })),
     hint: (r, c) => {
       const row = Array.from({ length: count + 2 }, (_, i) => valueAt(r, i));
-      return `${maps.nameOf(r)} → ${maps.nameOf(c)}: ${valueWords(row[c])}${restWords(row)}`;
+      return `${maps.nameOf(r)} → ${maps.nameOf(c)}: ${valueWords(row[c])}${restWords(row, facts.arrays.sink_logits)}`;
     },
     best: (r) => bestColumn(valueAt, r, count),
     open: (r, c) =>
@@ -72,12 +73,12 @@ function valueWords(value) {
 }
 
 // What a row of the map gave beside the stretches: " · sink .43, first token .10, elsewhere .05".
-export function restWords(row) {
+export function restWords(row, hasSinks) {
   const [first, sink] = row.slice(-2);
   if (sink === undefined) return "";
   const given = row.filter((value) => !Number.isNaN(value)).reduce((a, b) => a + b, 0);
   const firstWords = Number.isNaN(first) ? "first token outside the window" : `first token ${twoDigits(first)}`;
-  return ` · sink ${twoDigits(sink)}, ${firstWords}, elsewhere ${twoDigits(Math.max(0, 1 - given))}`;
+  return ` · sink ${hasSinks ? twoDigits(sink) : "none"}, ${firstWords}, elsewhere ${twoDigits(Math.max(0, 1 - given))}`;
 }
 
 // `found` is what AttentionMaps.overview gave.
