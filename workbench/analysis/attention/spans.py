@@ -5,6 +5,7 @@ from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csc_array
 
 from workbench.attending import AttentionInputs, attention_blocks
 from workbench.labelled import Labelled, TraceError
@@ -16,6 +17,8 @@ Spans: TypeAlias = Sequence[Span | Sequence[Span]]
 """Spans, or groups of spans that count as one, such as all messages of a channel"""
 
 _LIMIT_BYTES = 2 << 30
+_SPANS = 256  # at a time, for the counts of pairs
+_BELOW_ONE = np.nextafter(np.float32(1), np.float32(0))
 
 
 class SpanAttention(NamedTuple):
@@ -36,24 +39,26 @@ class Segments(NamedTuple):
 
     edges: NDArray[np.int64]
     """[segment + 1], from 0 to the number of tokens"""
-    queries: NDArray[np.float32]
-    """[query_span, segment], 1 where the segment belongs to the span"""
-    keys: NDArray[np.float32]
+    queries: csc_array
+    """[query_span, segment], 1 where the segment belongs to the span; sparse, as a segment is in few spans"""
+    keys: csc_array
     """[key_span, segment]"""
 
     @property
     def rows(self) -> NDArray[np.int64]:
         """The tokens of all query spans, ascending."""
-        inside = self.queries.max(axis=0) > 0
+        inside = np.diff(self.queries.indptr) > 0
         return np.flatnonzero(np.repeat(inside, np.diff(self.edges)))
 
     def at(self, tokens: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the segment of each token."""
         return np.searchsorted(self.edges, tokens, side="right") - 1
 
-    def lengths(self, members: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Return how many tokens each span has."""
-        return members.astype(np.float64) @ np.diff(self.edges)
+    @property
+    def lengths(self) -> NDArray[np.float64]:
+        """[query_span], how many tokens each has."""
+        lengths: NDArray[np.float64] = self.queries.astype(np.float64) @ np.diff(self.edges)
+        return lengths
 
 
 def attention_to_spans(
@@ -80,14 +85,13 @@ def attention_to_spans(
             the trace, or a result over 2 GB.
     """
     inputs = trace.attention_inputs(layer, head)
-    segments = cut_at(len(trace), spans if query_spans is None else query_spans, spans)
+    query_spans = spans if query_spans is None else query_spans
+    segments = cut_at(len(trace), query_spans, spans)
     num_heads = len(inputs.queries)
-    _check_size(num_heads, len(segments.queries), len(segments.keys), len(segments.edges))
+    _check_size(num_heads, len(query_spans), len(spans), len(segments.edges))
     mass, sink = _stream(inputs, segments)
-    visible, earlier = _pairs(segments, inputs.window)
-    mass[:, visible == 0] = np.nan
-    with np.errstate(invalid="ignore"):
-        cut_off = np.where(earlier > 0, 1 - visible / earlier, np.nan).astype(np.float32)
+    cut_off = _cut_off(segments, inputs.window)
+    mass[:, ~(cut_off < 1)] = np.nan
     heads = {"head": tuple(range(num_heads)) if head is None else (int(head),)}
     reach = "full layer" if inputs.window is None else f"window of {inputs.window}"
     source = (
@@ -113,12 +117,13 @@ def cut_at(num_tokens: int, query_spans: Spans, key_spans: Spans) -> Segments:
 def _stream(inputs: AttentionInputs, segments: Segments) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
     """Return the means [head, query_span, key_span] and of the sink [head, query_span]."""
     rows = segments.rows
-    shape = (len(inputs.queries), len(segments.queries))
+    shape = (len(inputs.queries), segments.queries.shape[0])
+    lengths = segments.lengths
     summed = np.zeros((*shape, len(segments.edges) - 1), dtype=np.float32)
     sink = None if inputs.sink_logits is None else np.zeros(shape, dtype=np.float32)
     places: dict[int, _Place] = {}  # the same for every head
     for block in attention_blocks(*inputs, rows=rows):
-        place = places.get(block.rows.start) or _place(segments, rows[block.rows], block.keys)
+        place = places.get(block.rows.start) or _place(segments, lengths, rows[block.rows], block.keys)
         places[block.rows.start] = place
         # The rows are averaged before the keys are summed, as that leaves far fewer numbers to sum.
         averaging = (place.shares / block.total).astype(np.float32)
@@ -129,7 +134,10 @@ def _stream(inputs: AttentionInputs, segments: Segments) -> tuple[NDArray[np.flo
         summed[block.head, place.spans, place.segments] += sums
         if sink is not None and block.sink is not None:
             sink[block.head, place.spans] += averaging @ block.sink
-    return summed @ segments.keys.T, sink
+    mass = np.empty((*shape, segments.keys.shape[0]), dtype=np.float32)
+    for of_head, out in zip(summed, mass, strict=True):
+        out[:] = (segments.keys @ of_head.T).T
+    return mass, sink
 
 
 class _Place(NamedTuple):
@@ -147,31 +155,53 @@ class _Place(NamedTuple):
     """[segment], the place of its first key among the keys"""
 
 
-def _place(segments: Segments, rows: NDArray[np.int64], keys: slice) -> _Place:
-    members = segments.queries[:, segments.at(rows)]
-    spans = np.flatnonzero(members.any(axis=1))
-    lengths = segments.lengths(segments.queries[spans])
-    inside = [np.flatnonzero(of_span) for of_span in members[spans]]
+def _place(segments: Segments, lengths: NDArray[np.float64], rows: NDArray[np.int64], keys: slice) -> _Place:
+    of_row = segments.at(rows)
+    here = segments.queries[:, of_row[0] : of_row[-1] + 1]
+    spans = np.unique(here.indices)
+    members = here[spans].toarray()[:, of_row - of_row[0]]
+    inside = [np.flatnonzero(of_span) for of_span in members]
     between = [slice(int(at[0]), int(at[-1]) + 1) for at in inside]
     first, last = (int(at) for at in segments.at(np.array([keys.start, keys.stop - 1])))
     starts = np.maximum(segments.edges[first : last + 1] - keys.start, 0)
-    return _Place(spans, members[spans] / lengths[:, None], between, slice(first, last + 1), starts)
+    return _Place(spans, members / lengths[spans, None], between, slice(first, last + 1), starts)
 
 
-def _pairs(segments: Segments, window: int | None) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Count the pairs [query_span, key_span] of a row and a key that it sees, and that is not after it."""
-    edges = segments.edges.astype(np.float64)
+def _cut_off(segments: Segments, window: int | None) -> NDArray[np.float32]:
+    """Return the share [query_span, key_span] of the pairs of a row and an earlier key or itself that are hidden.
 
-    def before(rows: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Σ_{y=1}^{n} min(y, e): the pairs of one of the first n rows and one of the first e keys, by segments."""
-        both = np.minimum(rows[:, None], edges)
-        up_to = both * (both + 1) / 2 + (rows[:, None] - both) * edges
-        pairs: NDArray[np.float64] = segments.queries @ np.diff(np.diff(up_to, axis=0), axis=1) @ segments.keys.T
+    NaN where there are no such pairs. Exactly 1 only where all of them are hidden.
+    """
+    cut_off = np.empty((segments.queries.shape[0], segments.keys.shape[0]), dtype=np.float32)
+    queries, keys = segments.queries.tocsr(), segments.keys.astype(np.float64)
+    for start in range(0, len(cut_off), _SPANS):
+        spans = queries[start : start + _SPANS]
+        used = np.unique(spans.indices)
+        members = spans[:, used].astype(np.float64)
+        earlier = (keys @ (members @ _pairs(segments.edges, used, 0)).T).T
+        hidden = 0 if window is None else (keys @ (members @ _pairs(segments.edges, used, window)).T).T
+        with np.errstate(invalid="ignore"):
+            share = hidden / earlier
+        part = np.minimum(share, _BELOW_ONE).astype(np.float32)
+        part[(earlier > 0) & (hidden == earlier)] = 1
+        cut_off[start : start + _SPANS] = part
+    return cut_off
+
+
+def _pairs(edges: NDArray[np.int64], rows: NDArray[np.int64], back: int) -> NDArray[np.float64]:
+    """Count the pairs [row segment, key segment] of a row and a key that is ``back`` or more before it.
+
+    The first n rows and the first e keys have ``Σ_{y=1}^{n} min(y, e)`` pairs of a key that is not after its row.
+    """
+    keys = edges.astype(np.float64)
+
+    def up_to(borders: NDArray[np.int64]) -> NDArray[np.float64]:
+        n = np.maximum(borders - back, 0).astype(np.float64)[:, None]
+        both = np.minimum(n, keys)
+        pairs: NDArray[np.float64] = both * (both + 1) / 2 + (n - both) * keys
         return pairs
 
-    earlier = before(edges)
-    # What the window hides from row i is what row i − window would see.
-    return earlier if window is None else earlier - before(np.maximum(edges - window, 0)), earlier
+    return np.diff(up_to(edges[rows + 1]) - up_to(edges[rows]), axis=1)
 
 
 def _pieces(spans: Spans, num_tokens: int) -> list[list[Span]]:
@@ -192,13 +222,14 @@ def _pieces(spans: Spans, num_tokens: int) -> list[list[Span]]:
     return groups
 
 
-def _members(groups: list[list[Span]], edges: NDArray[np.int64]) -> NDArray[np.float32]:
-    members = np.zeros((len(groups), len(edges) - 1), dtype=np.float32)
+def _members(groups: list[list[Span]], edges: NDArray[np.int64]) -> csc_array:
+    found: list[tuple[int, int]] = []
     for at, group in enumerate(groups):
-        for span in group:
-            first, last = np.searchsorted(edges, (span.start, span.stop))
-            members[at, first:last] = 1
-    return members
+        parts = {part for span in group for part in range(*np.searchsorted(edges, (span.start, span.stop)))}
+        found += [(at, part) for part in parts]
+    spans, parts_of = np.array(found).T
+    ones = np.ones(len(found), dtype=np.float32)
+    return csc_array((ones, (spans, parts_of)), shape=(len(groups), len(edges) - 1))
 
 
 def _check_size(num_heads: int, queries: int, keys: int, edges: int) -> None:
