@@ -10,6 +10,7 @@ No token × token array is made or sent: maps are computed by streaming, one str
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -76,13 +77,13 @@ class AttentionBlocks(TraceBlocks):
         count = len(stretches.spans)
         return {"one": (count, one), "mean": (count, mean), "overview": (overview.num_bins, overview.stripe)}
 
-    @property
+    @cached_property
     def attention_layers(self) -> tuple[int, ...]:
         """The layers whose attention can be computed: queries and keys, and sink logits where the family has them."""
         needed = [n for n in ATTENTION[:3] if n in self.trace.arrays]
         return tuple(n for n in self.trace.layers("queries") if all(n in self.trace.layers(name) for name in needed))
 
-    @property
+    @cached_property
     def stretches(self) -> Stretches:
         """What the rows and columns of the map of sentences are."""
         return Stretches.of(self.trace)

@@ -39,14 +39,15 @@ class Stretches:
     @classmethod
     def of(cls, trace: Trace) -> "Stretches":
         """Return the stretches of a trace, at most `MOST_STRETCHES`."""
-        kept = [i for i, s in enumerate(trace.sentences) if s.stop > max(1, s.start)]
+        said = trace.sentences
+        kept = [i for i, s in enumerate(said) if s.stop > max(1, s.start)]
         if not kept:
             size = max(TOKENS_PER_STRETCH, -(-len(trace) // MOST_STRETCHES))
             starts = range(1, len(trace), size)
             return cls(tuple(_span(at, min(at + size, len(trace))) for at in starts), np.empty((0, 2), np.int64))
         group = -(-len(kept) // MOST_STRETCHES)
         parts = [kept[i : i + group] for i in range(0, len(kept), group)]
-        spans = (_span(max(1, trace.sentences[p[0]].start), trace.sentences[p[-1]].stop) for p in parts)
+        spans = (_span(max(1, said[p[0]].start), said[p[-1]].stop) for p in parts)
         return cls(tuple(spans), np.array([(part[0], part[-1] + 1) for part in parts]))
 
     def per_stripe(self, num_tokens: int, window: int | None, num_heads: int) -> int:

@@ -316,7 +316,7 @@ WATCH = """() => {
 }"""
 
 
-@pytest.mark.parametrize(("tokens", "layers", "steps"), [(8192, 24, 60), (32_768, 2, 20)])
+@pytest.mark.parametrize(("tokens", "layers", "steps"), [(8192, 24, 40), (32_768, 2, 20)])
 def test_speed_is_measured(
     lab_notebook: OpenNotebook, capsys: pytest.CaptureFixture[str], tokens: int, layers: int, steps: int
 ) -> None:
