@@ -244,6 +244,26 @@ def test_rows_are_what_a_table_takes() -> None:
     assert "a − b" in text
 
 
+def test_the_text_says_whose_numbers_these_are() -> None:
+    mixed = [*rollouts(1), written_trace(model="other")]
+    with pytest.raises(TraceError, match="g: expected traces of one model, got written, other"):
+        compare({"g": mixed})
+    text = str(compare({"a": rollouts(1, embedded=True), "b": rollouts(1)}))
+    assert "written is the embedded model: this says nothing about other models" in text
+    assert "expert load per slot over 16 completion tokens of 1 trace of written" in text
+    assert "embedded" not in str(compare({"a": rollouts(1), "b": rollouts(1)}))
+
+
+def test_layers_are_counted_against_the_threshold_of_all() -> None:
+    found = compare({"a": rollouts(6), "b": rollouts(6, shift=3)})
+    pair = found.pair("a", "b")
+    assert pair.null is not None
+    assert pair.test is not None
+    experts = int((np.abs(pair.test.delta.values) > pair.test.threshold).sum())
+    layers = int((np.asarray(pair.divergence) > pair.null.threshold).sum())
+    assert f"{experts} of 21 experts, {layers} of 3 layers" in str(found)
+
+
 def test_what_is_not_there_is_named() -> None:
     found = compare({"a": rollouts(1), "b": rollouts(1)})
     with pytest.raises(KeyError, match="there is no group 'c'; there are a, b"):

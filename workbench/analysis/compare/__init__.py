@@ -75,6 +75,10 @@ class Comparison:
         parts = [as_table([_group_text(group) for group in self.groups])]
         if self.pairs:
             parts.append(as_table([_pair_text(pair) for pair in self.pairs]))
+        measured = [group.routing.load.source for group in self.groups if group.routing]
+        parts += ["\n".join(measured)] if self.pairs and measured else []
+        models = dict.fromkeys(group.model for group in self.groups if group.embedded)
+        parts += [f"{name} is the embedded model: this says nothing about other models" for name in models]
         if self.missing:
             parts.append("\n".join(["not measured or not tested:", *(f"  {text}" for text in self.missing)]))
         return "\n\n".join(parts)
@@ -135,6 +139,7 @@ def _group_row(group: Group) -> dict[str, Any]:
     accuracy, seconds = group.accuracy, group.seconds
     return {
         "group": group.name,
+        "model": group.model,
         "rollouts": len(group.outcomes),
         "cut": group.num_cut,
         "questions": len(group.answers),
@@ -200,11 +205,9 @@ def _pair_text(pair: Pair) -> dict[str, str]:
     largest = max(rows, key=lambda row: row["divergence"], default=None)
     tested = "not tested"
     if pair.test is not None and pair.null is not None:
-        above = sum(row["divergence"] > row["null band"] for row in rows)
+        above = sum(row["divergence"] > pair.null.threshold for row in rows)
         experts = sum(row["experts that differ"] for row in rows)
-        tested = (
-            f"{experts} of {pair.test.delta.values.size} experts differ; {above} of {len(rows)} layers above chance"
-        )
+        tested = f"{experts} of {pair.test.delta.values.size} experts, {above} of {len(rows)} layers"
     chain, accuracy = pair.chain_tokens, pair.accuracy
     return {
         "pair": f"{pair.a} − {pair.b}",
@@ -213,7 +216,7 @@ def _pair_text(pair: Pair) -> dict[str, str]:
         "largest divergence": "none"
         if largest is None
         else f"{largest['divergence']:.4f} nats, layer {largest['layer']}",
-        "experts, by permutation": tested,
+        "load differs (5 %, family-wise)": tested,
         "units": pair.unit,
     }
 

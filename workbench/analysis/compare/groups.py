@@ -118,6 +118,10 @@ class Group:
     """What a group of rollouts came to. All but the number of cut ones is of the completed rollouts."""
 
     name: str
+    model: str
+    """whose rollouts these are"""
+    embedded: bool
+    """whether that is the embedded model, whose results say nothing about others"""
     outcomes: tuple[Outcome, ...]
     """of every rollout, cut ones included, in the order given"""
     answers: tuple[AnswerCounts, ...]
@@ -222,10 +226,12 @@ def read_group(
     profiles: list[NDArray[np.float64]] = []
     attention: list[Labelled] = []
     prompts: dict[str, Prompt] = {}
+    models: dict[str, bool] = {}
     has_router = has_entropy = True
     has_tokens = channel is None
     for trace in tqdm(traces, name, total=len(traces), unit="trace", delay=2, leave=False):
         outcomes.append(outcome(trace, references, answer=answer, same=same))
+        models[str(trace.provenance.get("model", "unknown model"))] = bool(trace.provenance.get("embedded"))
         if outcomes[-1].cut is not None:
             continue
         has_router &= trace.has("expert_indices")
@@ -239,6 +245,8 @@ def read_group(
     places = [at for at, found in enumerate(outcomes) if found.cut is None]
     if not places:
         raise TraceError(_none_completed(name, outcomes))
+    if len(models) > 1:
+        raise TraceError(f"{name}: expected traces of one model, got {', '.join(models)}. Make a group of each.")
     profile, profile_n = _mean_profile(profiles if has_entropy else [], bins)
     missing = []
     if not has_entropy:
@@ -255,6 +263,7 @@ def read_group(
     completed = [outcomes[at] for at in places]
     return Group(
         name,
+        *next(iter(models.items())),
         tuple(outcomes),
         _answers(completed, same),
         references is not None,
