@@ -78,7 +78,7 @@ def attention_to_spans(
         query_spans: what reads; None takes ``spans``.
 
     Returns:
-        `SpanAttention`. Memory: a block of scores (see `attention_blocks`), and the result.
+        `SpanAttention`. Memory: a block of scores (see `attention_blocks`), and a few arrays as large as the result.
 
     Raises:
         TraceError: the layer was not captured, the head does not exist, no spans, a span without tokens or outside
