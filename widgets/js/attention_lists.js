@@ -111,7 +111,7 @@ export class AttentionLists {
       state: row.state,
       words: row.words,
       found,
-      foot: count ? `${found.length} of ${count.toLocaleString("en")} in sight, together ${twoDigits(together)}` : "",
+      foot: count ? `${listedWords(found, count, "in sight")}, together ${twoDigits(together)}` : "",
     });
   }
 
@@ -130,9 +130,15 @@ export class AttentionLists {
   }
 }
 
+// "8 of 5,881 in sight", with why the others are not listed where there was room.
+function listedWords(rows, count, what) {
+  const words = `${rows.length} of ${count.toLocaleString("en")} ${what}`;
+  return rows.length < Math.min(ROWS, count) ? `${words}, no other above .0005` : words;
+}
+
 function footOf({ rows, count, waitingFor }) {
-  const all = `${rows.length} of ${count.toLocaleString("en")} later tokens in sight`;
-  if (!waitingFor) return all;
-  const [from, to] = waitingFor.map((n) => n.toLocaleString("en"));
-  return `${all}; waiting for rows ${from}–${to}`;
+  const what = "later tokens in sight";
+  if (!waitingFor) return listedWords(rows, count, what);
+  const [from, to] = [waitingFor[0], waitingFor[1] - 1].map((n) => n.toLocaleString("en"));
+  return `${rows.length} of ${count.toLocaleString("en")} ${what}; waiting for rows ${from}–${to}`;
 }

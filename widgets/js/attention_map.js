@@ -293,13 +293,13 @@ export class AttentionMap {
   // What the row of the selected token reads most.
   selectedWords() {
     const { shown } = this;
-    if (shown.row < 0) return "the selected token is in none of the rows";
+    if (shown.row < 0) return `token ${this.view.selection.token.toLocaleString("en")} is in none of the rows`;
     const column = shown.best(shown.row);
-    return column < 0 ? "" : shown.hint(shown.row, column);
+    return column < 0 ? "" : `most: ${shown.hint(shown.row, column)}`;
   }
 
   writeHint(cell) {
-    const words = !this.shown ? "" : cell ? this.shown.hint(cell.row, cell.column) : `most: ${this.selectedWords()}`;
+    const words = !this.shown ? "" : cell ? this.shown.hint(cell.row, cell.column) : this.selectedWords();
     setText(this.hint, words);
   }
 }
