@@ -179,6 +179,13 @@ def test_rollouts_of_several_questions_are_tested_by_question() -> None:
     assert pair.unit == "pairs of questions"
     assert pair.test is not None
     assert (pair.test.num_traces_a, pair.test.num_permutations) == (8, 256)
+    by_question = []
+    for group in found.groups:
+        assert group.routing is not None
+        counts, tokens = group.routing.counts, group.routing.tokens
+        by_question += [counts.reshape(8, 3, NUM_LAYERS, NUM_EXPERTS).sum(1), tokens.reshape(8, 3).sum(1)]
+    assert pair.null is not None
+    np.testing.assert_array_equal(pair.null.band, divergence_null(*by_question, paired=True).band)
     assert pair.chain_tokens is not None
     assert (pair.chain_tokens.difference, pair.chain_tokens.n_a) == (-2.0, 8)
     assert pair.chain_tokens.p_value == pytest.approx(2 / 256)
