@@ -38,8 +38,9 @@ def divergence_null(
     Even equal sides are some divergence apart, and the further the fewer the traces; without the band it says
     nothing. What each trace (or pair) adds to the difference beyond the common rate gets a random sign, as in
     `workbench.analysis.routing.permutation_test` where traces differ in length (Hemerik, Goeman and Finos, 2020),
-    and the common load is moved apart by the sum. In simulations of 6 and more traces a side, equal sides were above
-    a layer's band in 5 to 6 % of the cases where traces are alike in length, and in 1 to 3 % where they are not.
+    and the common load is moved apart by the sum. In simulations of 6 and more traces a side, equal
+    sides were above a layer's band in 5 % of the cases where traces are alike in length, and in 0.5 to 6 % where one
+    side's are five to ten times as long: there the band is rather too wide than too narrow.
 
     Args:
         counts_a: [trace, layer, expert] integers, as ``TokenSet.expert_counts()`` gives them.
