@@ -100,6 +100,16 @@ def test_an_interrupt_saves_the_partial_trace(odd: wb.Model, whole: wb.Trace, tm
     assert not (tmp_path / "t.safetensors.shards").exists()
 
 
+def test_an_interrupt_before_the_first_token_leaves_nothing_in_the_way(odd: wb.Model, tmp_path: Path) -> None:
+    def interrupt(_token: int) -> bool:
+        raise KeyboardInterrupt
+
+    for _ in range(2):  # the second time is not refused
+        with pytest.raises(KeyboardInterrupt):
+            wb.capture(odd, "9+" * 80, path=tmp_path / "t.safetensors", on_token=interrupt)
+        assert not list(tmp_path.iterdir())
+
+
 PARENT = """
 import os, sys, torch
 torch.set_num_threads(1)

@@ -17,7 +17,7 @@ from workbench.collect import Collector
 from workbench.families import ModelError
 from workbench.hooks import attach
 from workbench.model import Model
-from workbench.rollout import Rollout, forward
+from workbench.rollout import READ_CHUNK, Rollout, forward
 from workbench.routing_replay import forced_routing, routing_agreement
 from workbench.shards import ShardWriter, remove_shards
 from workbench.sizing import check_room
@@ -25,9 +25,6 @@ from workbench.spec import CaptureSpec
 from workbench.trace import Trace
 
 __all__ = ["capture", "replay"]
-
-REPLAY_CHUNK = 512
-"""Tokens of one teacher-forced forward."""
 
 Conversation = str | Sequence[Mapping[str, str]]
 
@@ -163,8 +160,8 @@ def replay(
     with attach(model, spec.plan(model)) as recorder, torch.no_grad(), forcing:
         cache = DynamicCache(config=model.config)
         with Collector(model, spec, recorder, total=len(token_ids)) as collector:
-            for start in tqdm(range(0, len(token_ids), REPLAY_CHUNK), "replay", delay=2, leave=False):
-                forward(model, token_ids[start : start + REPLAY_CHUNK], cache)
+            for start in tqdm(range(0, len(token_ids), READ_CHUNK), "replay", delay=2, leave=False):
+                forward(model, token_ids[start : start + READ_CHUNK], cache)
                 collector.collect(token_ids)
             collector.finish(token_ids)
     facts = {"question": question, "effort": effort, "seconds": time.monotonic() - started}

@@ -31,10 +31,14 @@ class _Progress:
     """number of the last forward whose rows are all in a stretch"""
     offset: int = 0
     """rows of the forward after it that are in a stretch"""
+    stretch: Stretch | None = None
+    """the open one"""
     filled: int = 0
-    """rows in the open stretch"""
+    """rows in it"""
+    pending: Stretch | None = None
+    """on its way to the host, and not yet known to be given to the writer"""
     given: int = 0
-    """rows handed to the writer"""
+    """rows in stretches before the open one"""
     past: Past = field(default_factory=dict)
 
 
@@ -62,7 +66,6 @@ class Collector:
         devices = getattr(model.hf, "hf_device_map", None) or {}
         self._is_spread = len(set(devices.values())) > 1
         self._at = _Progress()
-        self._stretch: Stretch | None = None
         self._ring = Ring(model.device, self._receive, rows=STRETCH_ROWS)
         self._total = total
         self._chunks: dict[str, list[NDArray[Any]]] = {}
@@ -87,6 +90,7 @@ class Collector:
             ModelError: the model computed NaN or infinity.
             TraceError: rows could not be written.
         """
+        self._give_pending()
         for number, seen in list(self.recorder.forwards.items()):
             if number > self._at.forward:
                 self._store(number, seen, token_ids)
@@ -109,13 +113,13 @@ class Collector:
                 break
             count = min(rows - at.offset, STRETCH_ROWS - at.filled)
             self._fill(seen, slice(at.offset, at.offset + count), at.filled)
-            self._at = replace(at, offset=at.offset + count, filled=at.filled + count)
+            self._at = replace(self._at, offset=at.offset + count, filled=at.filled + count)
         self._at = replace(self._at, forward=number, offset=0)
 
     def _fill(self, seen: Forward, rows: slice, place: int) -> None:
         """Copy rows of a forward into the open stretch: one stack per hook point."""
-        if self._stretch is None:
-            self._stretch = self._ring.take()
+        stretch = self._at.stretch or self._ring.take()
+        self._at = replace(self._at, stretch=stretch)
         count = rows.stop - rows.start
         for point, layers in self._points.items():
             tensors = [self._logits(seen, rows)] if point == "logits" else [rows_of(seen, point, i) for i in layers]
@@ -123,7 +127,7 @@ class Collector:
                 tensors = [tensor[rows] for tensor in tensors]
             first = tensors[0]
             shape = first.shape[1:] if layers == (WHOLE,) else (len(layers), *first.shape[1:])
-            self._stack(tensors, self._stretch.rows(point, place, count, shape, first.dtype))
+            self._stack(tensors, stretch.rows(point, place, count, shape, first.dtype))
 
     def _stack(self, tensors: list[Tensor], buffer: Tensor) -> None:
         """Copy [row, width] of each layer into [row, layer, width], or of the whole model into [row, width]."""
@@ -152,7 +156,8 @@ class Collector:
 
     def _hand_over(self, token_ids: Sequence[int]) -> None:
         """Derive the arrays of the open stretch and give it to the writer."""
-        stretch, at = self._stretch, self._at
+        at = self._at
+        stretch = at.stretch
         assert stretch is not None
         stop = at.given + at.filled
         seen = {name: buffer[: at.filled] for name, buffer in stretch.seen.items()}
@@ -162,16 +167,18 @@ class Collector:
         arrays["token_ids"] = torch.tensor(token_ids[at.given : stop], dtype=torch.int32)
         arrays["finite"] = torch.isfinite(seen["final"]).all(dim=-1)
         stretch.start, stretch.length = at.given, at.filled
-        stretch.send({name: (tensor, _row_dim(name)) for name, tensor in arrays.items()})
-        self._ring.give(stretch)
-        self._at = replace(at, filled=0, given=stop, past=past)
-        self._stretch = None
+        stretch.send({name: tensor.movedim(_row_dim(name), 0) for name, tensor in arrays.items()})
+        self._at = replace(at, stretch=None, pending=stretch, filled=0, given=stop, past=past)
+        self._give_pending()
+
+    def _give_pending(self) -> None:
+        if self._at.pending is not None:
+            self._ring.give(self._at.pending)
+            self._at = replace(self._at, pending=None)
 
     def _receive(self, stretch: Stretch) -> None:
         """Take a stretch off the device; in the writer thread."""
-        if stretch.start < self.rows:
-            return  # an interrupt came between giving it and noting that: it is the same stretch again
-        rows = {name: _to_numpy(tensor) for name, tensor in stretch.receive().items()}
+        rows = {n: np.moveaxis(_to_numpy(tensor), 0, _row_dim(n)) for n, tensor in stretch.receive().items()}
         self._check_finite(rows.pop("finite"), stretch.start)
         chunk = self._align(rows, stretch.length)
         for name, array in chunk.items():
@@ -219,7 +226,8 @@ class Collector:
         found: Arrays = {}
         while self._chunks:
             name, chunks = self._chunks.popitem()
-            found[name] = chunks[0] if self._total is not None else np.concatenate(chunks, axis=_row_dim(name))
+            whole = chunks[0] if self._total is not None else np.concatenate(chunks, axis=_row_dim(name))
+            found[name] = whole[(*[slice(None)] * _row_dim(name), slice(self.rows))]
         return found | self.sink_logits()
 
     def sink_logits(self) -> Arrays:

@@ -75,7 +75,7 @@ def _lens(model: Model, residual: Tensor, top: int) -> dict[str, Tensor]:
     block = max(1, LENS_BLOCK_BYTES // (4 * residual.shape[1] * int(model.config.vocab_size)))
     ids, logprobs = [], []
     for rows in torch.split(residual, block):
-        logits = model.unembed(rows)
+        logits = model.unembed(rows).to(rows.device)  # a model spread over devices may answer on another
         ranked = logits.topk(top, dim=-1)
         ids.append(ranked.indices.int())
         logprobs.append((ranked.values.float() - _logsumexp(logits.float())[..., None]).half())
@@ -134,14 +134,14 @@ def row_logsumexp(
     num_heads, num_rows, d_head = q.shape
     grouped = q.float().reshape(blocks[0].shape[0], -1, d_head)  # [kv_head, head of the group · row, d_head]
     first = sum(block.shape[1] for block in blocks) - num_rows
-    parts = [] if sinks is None else [sinks.float()[:, None].expand(-1, num_rows)]
+    parts = [] if sinks is None else [sinks.to(q.device).float()[:, None].expand(-1, num_rows)]
     start = 0
     for block in blocks:
-        rows = torch.arange(first, first + num_rows, device=q.device)[:, None]
-        distance = rows - torch.arange(start, start + block.shape[1], device=q.device)
-        hidden = (distance < 0) if window is None else (distance < 0) | (distance >= window)
         scores = (grouped @ block.float().mT).mul_(scale).view(num_heads, num_rows, -1)
         if start + block.shape[1] > first or window is not None:  # else every row sees all of the block
+            rows = torch.arange(first, first + num_rows, device=q.device)[:, None]
+            distance = rows - torch.arange(start, start + block.shape[1], device=q.device)
+            hidden = (distance < 0) if window is None else (distance < 0) | (distance >= window)
             scores.masked_fill_(hidden, -torch.inf)
         parts.append(_logsumexp(scores))
         start += block.shape[1]

@@ -83,11 +83,11 @@ class Recorder:
     @contextmanager
     def pause(self) -> Iterator[None]:
         """Keep nothing inside, where the model's modules are called for other ends."""
-        self._paused = True
+        before, self._paused = self._paused, True
         try:
             yield
         finally:
-            self._paused = False
+            self._paused = before
 
 
 def rows_of(seen: Forward, point: str, layer: int = WHOLE) -> Tensor:

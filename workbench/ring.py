@@ -28,7 +28,7 @@ class Stretch:
     """Fixed buffers for some rows: what the hooks saw, on the device, and what goes into the trace, on the host.
 
     Attributes:
-        start: which row of the sequence is the first.
+        start: which row of the sequence is the first; ascending from one stretch given to the next.
         length: rows that count.
         seen: name → device buffer [row, …], filled row by row.
     """
@@ -38,10 +38,12 @@ class Stretch:
         self.start = self.length = 0
         self.seen: dict[str, Tensor] = {}
         self._device, self._rows = device, rows
-        self._streams: Any = torch.cuda if device.type == "cuda" else torch.cpu
+        self._is_cuda = device.type == "cuda"
+        self._streams: Any = torch.cuda if self._is_cuda else torch.cpu
         self._host: dict[str, Tensor] = {}
-        self._sent: dict[str, tuple[Tensor, int]] = {}
+        self._sent: dict[str, Tensor] = {}
         self._side: Any = None
+        self._copied: Any = None
 
     def rows(self, name: str, start: int, count: int, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         """Return the part ``[start, start + count)`` of a device buffer [row, \\*shape]."""
@@ -49,39 +51,38 @@ class Stretch:
             self.seen[name] = torch.empty((self._rows, *shape), dtype=dtype, device=self._device)
         return self.seen[name][start : start + count]
 
-    def send(self, arrays: Mapping[str, tuple[Tensor, int]]) -> None:
-        """Start the copy of name → (tensor, which of its dims is the row) to the host.
+    def send(self, arrays: Mapping[str, Tensor]) -> None:
+        """Start the copy of name → tensor [row, …] to the host.
 
         The tensors are kept until the copy was read, so that their memory is not given to something else.
         """
         if self._side is None:
-            self._side, self._copied = self._streams.Stream(self._device), self._streams.Event()
+            self._side = self._streams.Stream(self._device)
+            # The writer sleeps until the copy is done; without this it would keep a core busy.
+            self._copied = torch.cuda.Event(blocking=True) if self._is_cuda else torch.cpu.Event()
         self._sent = dict(arrays)
         self._side.wait_stream(self._streams.current_stream(self._device))
         with self._streams.stream(self._side):
-            for name, (tensor, dim) in arrays.items():
-                self._pinned(name, tensor, dim).copy_(tensor, non_blocking=self._device.type == "cuda")
+            for name, tensor in arrays.items():
+                self._pinned(name, tensor).copy_(tensor, non_blocking=self._is_cuda)
             self._copied.record(self._side)
 
     def receive(self) -> dict[str, Tensor]:
         """Wait for the copy and return it; called by the writer thread. It is good until the stretch is free again."""
         self._copied.synchronize()
-        found = {name: self._pinned(name, tensor, dim) for name, (tensor, dim) in self._sent.items()}
+        found = {name: self._pinned(name, tensor) for name, tensor in self._sent.items()}
         self._sent = {}
         return found
 
-    def _pinned(self, name: str, tensor: Tensor, dim: int) -> Tensor:
+    def _pinned(self, name: str, tensor: Tensor) -> Tensor:
         if name not in self._host:
-            shape = (*tensor.shape[:dim], self._rows, *tensor.shape[dim + 1 :])
-            self._host[name] = torch.empty(shape, dtype=tensor.dtype, pin_memory=self._device.type == "cuda")
-        return self._host[name].narrow(dim, 0, tensor.shape[dim])
+            shape = (self._rows, *tensor.shape[1:])
+            self._host[name] = torch.empty(shape, dtype=tensor.dtype, pin_memory=self._is_cuda)
+        return self._host[name][: len(tensor)]
 
 
 class Ring:
     """A few stretches passed round between the thread that fills them and a writer thread that empties them.
-
-    Used as a context; its end waits for what is on its way, and raises what the writer met unless something else is
-    being raised already.
 
     Args:
         device: where the rows are.
@@ -102,7 +103,7 @@ class Ring:
         """Start no thread yet."""
         self._empty = empty
         self._free: queue.SimpleQueue[Stretch] = queue.SimpleQueue()
-        self._full: queue.SimpleQueue[Stretch | None] = queue.SimpleQueue()
+        self._full: queue.SimpleQueue[tuple[int, Stretch] | None] = queue.SimpleQueue()
         self._failure: BaseException | None = None
         for _ in range(stretches):
             self._free.put(Stretch(device, rows))
@@ -117,13 +118,15 @@ class Ring:
         while True:
             self._raise_failure()
             try:
-                return self._free.get(timeout=_LOOK_SECONDS)
+                stretch = self._free.get(timeout=_LOOK_SECONDS)
             except queue.Empty:
                 continue
+            self._raise_failure()
+            return stretch
 
     def give(self, stretch: Stretch) -> None:
-        """Hand a filled stretch to the writer."""
-        self._full.put(stretch)
+        """Hand a filled stretch to the writer. Doing it twice, after an interrupt, is the same as once."""
+        self._full.put((stretch.start, stretch))
 
     def close(self, *, quietly: bool = False) -> None:
         """Wait until everything given is written and end the thread; raise what the writer met unless ``quietly``."""
@@ -134,7 +137,12 @@ class Ring:
             self._raise_failure()
 
     def _work(self) -> None:
-        while (stretch := self._full.get()) is not None:
+        last = -1
+        while (given := self._full.get()) is not None:
+            start, stretch = given
+            if start <= last:  # given twice; the stretch may be in use again by now
+                continue
+            last = start
             if self._failure is None:
                 try:
                     self._empty(stretch)

@@ -11,7 +11,10 @@ from transformers import DynamicCache, GenerationConfig, StoppingCriteria, Stopp
 from workbench.collect import Collector
 from workbench.model import Model
 
-__all__ = ["Rollout", "forward"]
+__all__ = ["READ_CHUNK", "Rollout", "forward"]
+
+READ_CHUNK = 512
+"""Tokens of one forward over known text; the hooks hold what such a forward shows until it is collected."""
 
 
 class Rollout(StoppingCriteria):
@@ -40,6 +43,7 @@ class Rollout(StoppingCriteria):
         self._collector = collector
         cache = DynamicCache(config=self.model.config)
         try:
+            self._read_ahead(collector, cache)
             with tqdm(
                 total=self.limit, desc="capture", unit="token", delay=2, mininterval=0.5, leave=False
             ) as self._progress:
@@ -68,9 +72,16 @@ class Rollout(StoppingCriteria):
             self.ended = f"cut at {new} tokens"
         return torch.full((1,), stop, device=input_ids.device)
 
+    def _read_ahead(self, collector: Collector, cache: DynamicCache) -> None:
+        """Read a long prompt in pieces, so that the hooks never hold more than one; `generate` reads the rest."""
+        for start in range(0, (len(self.prompt) - 1) // READ_CHUNK * READ_CHUNK, READ_CHUNK):
+            forward(self.model, self.prompt[start : start + READ_CHUNK], cache)
+            collector.collect(self.prompt)
+
     def _generate(self, cache: DynamicCache) -> None:
         prompt = torch.tensor([self.prompt], device=self.model.device)
-        devices = [prompt.device] if prompt.device.type == "cuda" else []
+        # The seed goes to every GPU.
+        devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
         with torch.random.fork_rng(devices):
             torch.manual_seed(self.seed)
             self.model.hf.generate(

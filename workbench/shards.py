@@ -70,9 +70,11 @@ class ShardWriter:
         self._collector.on_rows = self.write
         return self
 
-    def __exit__(self, *_: object) -> None:
-        """Listen no longer."""
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Listen no longer. An interrupt before the first new token leaves nothing: the prompt alone is no capture."""
         self._collector.on_rows = None
+        if kind is KeyboardInterrupt and self._start <= self._meta["num_prompt_tokens"]:
+            shutil.rmtree(self.folder, ignore_errors=True)
 
     def write(self, arrays: Arrays) -> None:
         """Write a stretch of rows as the next shard. Raises `TraceError` if it cannot."""

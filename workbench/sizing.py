@@ -13,6 +13,7 @@ import torch
 from workbench.families import ModelError, family_of
 from workbench.model import Model, published_config
 from workbench.ring import STRETCH_ROWS, STRETCHES
+from workbench.rollout import READ_CHUNK
 from workbench.spec import CaptureSpec
 
 __all__ = ["Estimate", "capture_bytes", "check_room", "estimate", "free_device_memory"]
@@ -30,7 +31,8 @@ class Estimate:
         tokens: how long the rollout is.
         weights: on the device.
         kv_cache: on the device; sliding layers keep their window only.
-        in_flight: on the device: stretches of rows on their way to the host, and keys kept for the log-sum-exp.
+        in_flight: on the device: what the hooks hold of one forward, stretches of rows on their way to the host, and
+            keys kept for the log-sum-exp.
         arrays: array name → bytes in host memory, and in the file.
         device_memory: what was given to compare with, or None.
     """
@@ -143,7 +145,10 @@ def check_room(model: Model, spec: CaptureSpec, tokens: int, path: str | PathLik
         ModelError: with what is needed, what is free, and what to drop.
     """
     arrays = capture_bytes(model, spec, tokens)
-    needs = [("host memory", sum(arrays.values()), psutil.virtual_memory().available)]
+    # Stretches are joined one array after another; those on their way lie in memory of their own.
+    on_the_way = STRETCHES * sum(capture_bytes(model, spec, min(tokens, STRETCH_ROWS)).values())
+    host = sum(arrays.values()) + max(arrays.values()) + on_the_way
+    needs = [("host memory", host, psutil.virtual_memory().available)]
     if path is not None:
         needs.append((f"the disk of {path}", 2 * sum(arrays.values()), _free_disk(path)))
     if (free := free_device_memory(model.device)) is not None:
@@ -218,17 +223,19 @@ def _kv_bytes(model: Model, tokens: int) -> int:
 
 
 def _in_flight_bytes(model: Model, spec: CaptureSpec, tokens: int) -> int:
-    """Return the bytes of all stretches, of describing one of them, and of the keys kept for the log-sum-exp."""
+    """Return the bytes of what one forward shows, of all stretches, of describing one, and of the keys kept."""
     plan, item, rows = spec.plan(model), model.item_size, min(tokens, STRETCH_ROWS)
     logits = int(model.config.vocab_size)
     read = len(plan.router) * (model.top_k * (8 + item) + model.num_experts * item)
     read += len(plan.attention) * (model.num_heads + model.num_kv_heads) * model.d_head * item
-    read += (len(plan.residual) + 1) * model.d_model * item + logits * item
+    read += (len(plan.residual) + 1) * model.d_model * item
+    held = min(tokens, READ_CHUNK) * read
+    read += logits * item
     made = sum(capture_bytes(model, spec, 1).values())
     softmax = 3 * 4 * logits  # float32 log-probabilities, probabilities and entropy terms of one stretch
     keys = model.num_kv_heads * model.d_head * item
     kept = keys * sum(_kept([model.windows[i] for i in plan.attention], tokens))
-    return STRETCHES * rows * (read + made) + rows * softmax + kept
+    return held + STRETCHES * rows * (read + made) + rows * softmax + kept
 
 
 def _kept(windows: Iterable[int | None], tokens: int) -> list[int]:
