@@ -59,7 +59,7 @@ class Stretch:
         if self._side is None:
             self._side = self._streams.Stream(self._device)
             # The writer sleeps until the copy is done; without this it would keep a core busy.
-            self._copied = torch.cuda.Event(blocking=True) if self._is_cuda else torch.cpu.Event()
+            self._copied = self._streams.Event(**({"blocking": True} if self._is_cuda else {}))
         self._sent = dict(arrays)
         self._side.wait_stream(self._streams.current_stream(self._device))
         with self._streams.stream(self._side):

@@ -81,7 +81,8 @@ class Rollout(StoppingCriteria):
     def _generate(self, cache: DynamicCache) -> None:
         prompt = torch.tensor([self.prompt], device=self.model.device)
         # The seed goes to every GPU.
-        devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
+        initialized = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+        devices = range(torch.cuda.device_count()) if initialized else ()
         with torch.random.fork_rng(devices):
             torch.manual_seed(self.seed)
             self.model.hf.generate(
