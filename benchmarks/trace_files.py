@@ -203,7 +203,8 @@ def append(model: wb.Model, path: Path, arrays: Arrays, rounds: int) -> dict[str
     spec = wb.CaptureSpec(router=False, attention=False, lens=False)  # whose arrays come from elsewhere
     collector = Collector(model, spec, Recorder())
     writer = ShardWriter(path, collector, {"num_prompt_tokens": 0, "attention": {}, "layers": {}})
-    tensors = {name: (as_tensor(array), DIMS[name].index("token")) for name, array in arrays.items()}
+    row_dim = {name: DIMS[name].index("token") for name in arrays}
+    tensors = {name: as_tensor(array).movedim(row_dim[name], 0) for name, array in arrays.items()}
     parts: dict[str, list[float]] = {
         "generating thread: take and hand over": [],
         "generating thread: copy to host memory": [],
@@ -215,8 +216,8 @@ def append(model: wb.Model, path: Path, arrays: Arrays, rounds: int) -> dict[str
 
     def receive(stretch: Stretch) -> None:
         start, cpu = time.perf_counter(), time.thread_time()
-        received = stretch.receive()
-        writer.write({name: as_array(tensor, arrays[name].dtype) for name, tensor in received.items()})
+        received = {name: as_array(tensor, arrays[name].dtype) for name, tensor in stretch.receive().items()}
+        writer.write({name: np.moveaxis(array, 0, row_dim[name]) for name, array in received.items()})
         writing.append(time.perf_counter() - start)
         busy.append(time.thread_time() - cpu)
         written.set()
@@ -224,11 +225,12 @@ def append(model: wb.Model, path: Path, arrays: Arrays, rounds: int) -> dict[str
     ring = Ring(torch.device("cpu"), receive)
     ring.start()
     with writer:
-        for _ in range(rounds + 3):
+        for number in range(rounds + 3):
             written.clear()
             times = [time.perf_counter()]
             stretch = ring.take()
             times.append(time.perf_counter())
+            stretch.start = number
             stretch.send(tensors)
             times.append(time.perf_counter())
             ring.give(stretch)
