@@ -47,6 +47,7 @@ DIMS: dict[str, tuple[str, ...]] = {
 """Every array a trace may hold, with the dims that are part of its type."""
 
 PATTERN_LIMIT_BYTES = 2 << 30
+LAYER_LIMIT = 10_000  # an empty array may claim any number, and each gets a label
 TOKEN_LIMIT_BYTES = 1024  # real vocabularies stay far below; a file that lies must not make text of gigabytes
 
 
@@ -390,6 +391,8 @@ def _check(arrays: Mapping[str, NDArray[Any]], meta: Mapping[str, Any]) -> None:
         if array.ndim != len(DIMS[name]):
             raise TraceError(f"{name}: expected dims {DIMS[name]}, got shape {array.shape}")
         for dim, size in zip(DIMS[name], array.shape, strict=True):
+            if dim == "layer" and size > LAYER_LIMIT:
+                raise TraceError(f"{name}: expected at most {LAYER_LIMIT:,} layers, got {size:,}")
             # Each array is captured for the layers asked for, and keeps as many ranks as asked for.
             key = (dim, name if dim in ("layer", "rank") else "")
             if sizes.setdefault(key, size) != size:
