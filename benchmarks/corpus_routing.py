@@ -161,11 +161,13 @@ def rows_of_ids(ids: NDArray[np.int32]) -> tuple[NDArray[np.int64], NDArray[np.i
 def workbench_specialization(ids: NDArray[np.int32], indices: NDArray[np.uint8]) -> NDArray[np.float64]:
     """As `token_specialization` counts: rare ids in 8 bits; without its null."""
     rows, seen = rows_of_ids(ids)
-    most = np.empty((len(seen), LAYERS), np.uint32)
+    most, top = np.empty((len(seen), LAYERS), np.uint32), np.ascontiguousarray(indices[..., 0])
     for part, dtype in ((seen <= 255, np.uint8), (seen > 255, np.uint32)):
         row_in_part = np.append(np.where(part, np.cumsum(part) - 1, -1), -1)  # −1 finds the last
         counts = np.zeros((part.sum(), LAYERS, EXPERTS), dtype)
-        add_tokens(row_in_part[rows], indices[..., 0], counts)
+        these = row_in_part[rows]
+        few = np.flatnonzero(these >= 0) if dtype == np.uint8 else slice(None)
+        add_tokens(these[few], top[few], counts)
         most[part] = counts.max(-1)
     return most / seen[:, None]
 

@@ -294,7 +294,7 @@ def test_replay_of_token_ids_finds_the_prompt(tiny: wb.Model, live: wb.Trace) ->
 
 def test_replay_in_chunks_equals_one_forward(tiny: wb.Model, live: wb.Trace, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = wb.replay(tiny, live)
-    monkeypatch.setattr("workbench.capturing.READ_CHUNK", 17)
+    monkeypatch.setattr("workbench.rollout.READ_CHUNK", 17)
     parts = wb.replay(tiny, live)
     for name in whole.captured:
         if whole.array(name).dtype.kind == "f":

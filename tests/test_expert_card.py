@@ -90,7 +90,7 @@ def test_several_traces_share_a_selection_of_their_own_and_examples_point_to_one
     traces = [small(seed=seed, tokens=200 + seed) for seed in range(3)]
     view = ExpertCard(traces)
     assert view._selection_key == selection_key(traces) != selection_key(traces[:1])
-    assert view._facts["counts"]["token"] == 1
+    assert view._facts["counts"]["token"] == 0
     assert view._facts["title"] == "3 traces"
     for card in view._cards.values():
         for example in card["examples"]:

@@ -82,7 +82,7 @@ def hand_forced_logits(model: wb.Model, ids: Any, indices: Any, weights: Any) ->
 
 
 def test_forced_routing_in_chunks(half: wb.Model, live: wb.Trace, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("workbench.capturing.READ_CHUNK", 19)
+    monkeypatch.setattr("workbench.rollout.READ_CHUNK", 19)
     forced = wb.replay(half, live, force_routing=True)
     np.testing.assert_array_equal(forced.expert_indices, live.expert_indices)
 

@@ -1,6 +1,5 @@
 """AttentionView: where a head looks, from every token, at any length; sinks and windows included."""
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -39,9 +38,7 @@ class AttentionView(SharedSelection):
     """
 
     _esm = bundle(FOLDER / "attention_view.js")
-    _css = styles(
-        FOLDER / "view.css", FOLDER / "trace_explorer.css", FOLDER / "router_map.css", FOLDER / "attention_view.css"
-    )
+    _css = styles(FOLDER / "view.css", FOLDER / "trace_explorer.css", FOLDER / "attention_view.css")
 
     show = traitlets.Enum(SHOWS, "sentences", help="which map").tag(sync=True)
     pool = traitlets.Enum(POOLS, "max", help="what a bin of the overview holds").tag(sync=True)
@@ -88,11 +85,7 @@ class AttentionView(SharedSelection):
     def _answer(self, _: Any, message: Any, buffers: Any) -> None:
         """Answer the browser, which asks for a list of blocks."""
         if isinstance(message, dict) and isinstance(message.get("fetch"), list):
-            self._send_blocks(message["fetch"])
-
-    def _send_blocks(self, keys: Iterable[Any]) -> None:
-        found, failed = self._reader.read_all(keys)
-        self.send({"blocks": list(found), "failed": failed}, list(found.values()))
+            self.send_blocks(self._reader, message["fetch"])
 
 
 def _check_attention(trace: Trace, reader: AttentionBlocks, head: int | None) -> None:

@@ -7,8 +7,8 @@ from typing import Any
 
 import traitlets
 
-from widgets.blocks import TraceBlocks
 from widgets.bundle import bundle, styles
+from widgets.routing_facts import key_of, routing_facts, token_set_of
 from widgets.selection import SharedSelection, selection_key
 from workbench.analysis.expert_profile import FORMAT, ExpertProfile, GroupRate, LayerChoices, expert_profile
 from workbench.analysis.layer_choices import NO_CHANNEL
@@ -147,17 +147,17 @@ class ExpertCard(SharedSelection):
         topics: Sequence[str] | None = None,
     ) -> None:
         """Show a card; see the class."""
-        token_set = _token_set(traces, phase, channel, role)
+        token_set = token_set_of(traces, phase, channel, role)
         self._reader = CardReader(token_set, min_count=min_count, shuffles=shuffles, seed=seed, topics=topics)
         first = token_set.layers[0]
         self._reader.read(first, 0)  # what is wrong with the options shows here, not in the browser
-        counts = _counts(token_set)
+        facts = routing_facts(token_set)
         super().__init__(
-            selection_key(token_set.traces),
-            counts,
+            key_of(token_set),
+            facts["counts"],
             {"layer": layer, "expert": expert},
             {"layer": first},
-            _facts=_facts(token_set, counts),
+            _facts=facts,
             _cards=self._reader.preload(),
         )
         self.on_msg(self._answer)
@@ -166,35 +166,3 @@ class ExpertCard(SharedSelection):
         """Answer the browser, which asks for one card at a time."""
         if isinstance(message, dict) and isinstance(message.get("card"), str):
             self.send({"key": message["card"], "card": self._reader.answer(message["card"])})
-
-
-def _token_set(
-    traces: Trace | Traces | TokenSet, phase: Phase | None, channel: str | None, role: str | None
-) -> TokenSet:
-    if not isinstance(traces, TokenSet):
-        return TokenSet(traces, phase=phase or "completion", channel=channel, role=role)
-    given = {"phase": phase, "channel": channel, "role": role}
-    if named := [f"{name}={value!r}" for name, value in given.items() if value is not None]:
-        raise TraceError(f"a TokenSet has its phase, channel and role already; leave {', '.join(named)} out")
-    return traces
-
-
-def _counts(token_set: TokenSet) -> dict[str, int]:
-    """Return how much can be selected: the tokens of one trace, none of several."""
-    first = token_set.traces[0]
-    counts = TraceBlocks(first).counts()
-    return counts | {"expert": token_set.num_experts, "token": len(first) if token_set.num_traces == 1 else 1}
-
-
-def _facts(token_set: TokenSet, counts: dict[str, int]) -> dict[str, Any]:
-    first = token_set.traces[0]
-    one = token_set.num_traces == 1
-    return {
-        "title": str(first.meta.get("question") or "Trace") if one else f"{token_set.num_traces} traces",
-        "model": token_set.model,
-        "embedded": bool(first.provenance.get("embedded", token_set.model == "tiny")),
-        "counts": counts,
-        "layers": list(token_set.layers),
-        "numTraces": token_set.num_traces,
-        "topK": token_set.top_k,
-    }

@@ -8,7 +8,7 @@ import numpy as np
 import traitlets
 
 from widgets.bundle import bundle, styles
-from widgets.routing_facts import key_of, load_of, routing_facts
+from widgets.routing_facts import key_of, load_of, routing_facts, token_set_of
 from widgets.selection import SharedSelection
 from workbench.analysis.routing import load_cv, load_entropy, load_gini
 from workbench.analysis.token_set import Phase, TokenSet, Traces
@@ -69,13 +69,11 @@ def _line(label: str, token_set: TokenSet) -> dict[str, Any]:
 
 
 def _labelled(traces: Curves, phase: Phase | None) -> dict[str, TokenSet]:
-    if isinstance(traces, TokenSet | Mapping) and phase is not None:
-        raise TraceError(f"a TokenSet has its phase already; leave phase={phase!r} out")
-    if isinstance(traces, TokenSet):
-        return {traces.phase: traces}
     if not isinstance(traces, Mapping):
-        token_set = TokenSet(traces, phase=phase or "completion")
+        token_set = token_set_of(traces, phase)
         return {token_set.phase: token_set}
+    if phase is not None:
+        raise TraceError(f"a TokenSet has its phase already; leave phase={phase!r} out")
     if not 0 < len(traces) <= MOST:
         raise TraceError(f"expected one to {MOST} TokenSets to compare, got {len(traces)}")
     _check_alike(traces)

@@ -158,8 +158,7 @@ class RouterMap(SharedSelection):
         if isinstance(key := message.get("card"), str):
             self.send({"key": key, "card": self._card(key)})
         elif isinstance(keys := message.get("fetch"), list) and self._reader is not None:
-            found, failed = self._reader.read_all(keys)
-            self.send({"blocks": list(found), "failed": failed}, list(found.values()))
+            self.send_blocks(self._reader, keys)
 
     def _card(self, key: str) -> dict[str, Any]:
         phase, _, rest = key.partition("/")

@@ -11,11 +11,27 @@ from widgets.selection import selection_key
 from workbench.analysis.routing import coactivation, load_entropy
 from workbench.analysis.token_set import Phase, TokenSet, Traces
 from workbench.labelled import Labelled
-from workbench.trace import Trace
+from workbench.trace import Trace, TraceError
 
-__all__ = ["PHASES", "PhaseRouting", "cluster_order", "key_of", "load_of", "routing_facts"]
+__all__ = ["PHASES", "PhaseRouting", "cluster_order", "key_of", "load_of", "routing_facts", "token_set_of"]
 
 PHASES: tuple[Phase, ...] = get_args(Phase)
+
+
+def token_set_of(
+    traces: Trace | Traces | TokenSet, phase: Phase | None, channel: str | None = None, role: str | None = None
+) -> TokenSet:
+    """Return what a view is on: a `TokenSet` as it is, of traces the completion where no phase is named.
+
+    Raises `TraceError` for what `TokenSet` refuses, and for a phase, channel or role beside a `TokenSet`.
+    """
+    if not isinstance(traces, TokenSet):
+        return TokenSet(traces, phase=phase or "completion", channel=channel, role=role)
+    given = {"phase": phase, "channel": channel, "role": role}
+    if named := {name: value for name, value in given.items() if value is not None}:
+        arguments = ", ".join(f"{name}={value!r}" for name, value in named.items())
+        raise TraceError(f"a TokenSet has its {' and '.join(named)} already; leave {arguments} out")
+    return traces
 
 
 def _counts(token_set: TokenSet) -> dict[str, int]:

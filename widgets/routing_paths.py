@@ -9,7 +9,7 @@ import traitlets
 from numpy.typing import NDArray
 
 from widgets.bundle import bundle, styles
-from widgets.routing_facts import key_of, routing_facts
+from widgets.routing_facts import key_of, routing_facts, token_set_of
 from widgets.selection import SharedSelection
 from workbench.analysis.routing import path_information, routing_paths
 from workbench.analysis.token_set import Phase, TokenSet, Traces
@@ -58,11 +58,9 @@ class RoutingPaths(SharedSelection):
         expert: int | None = None,
     ) -> None:
         """Count, and show the flow; see the class."""
-        if isinstance(traces, TokenSet) and phase is not None:
-            raise TraceError(f"a TokenSet has its phase already; leave phase={phase!r} out")
         if least is not None and not 0 <= least <= 1:
             raise TraceError(f"expected a share of tokens within 0–1 as least, got {least}")
-        token_set = traces if isinstance(traces, TokenSet) else TokenSet(traces, phase=phase or "completion")
+        token_set = token_set_of(traces, phase)
         shown = _spread(token_set.layers) if layers is None else tuple(layers)
         paths = routing_paths(token_set.rows("expert_indices"), token_set.num_experts, shown)
         counts = paths.values

@@ -11,6 +11,7 @@ from typing import Any
 import anywidget
 import traitlets
 
+from widgets.blocks import TraceBlocks
 from widgets.token_notes import token_hash
 from workbench.trace import Trace
 
@@ -57,6 +58,11 @@ class SharedSelection(anywidget.AnyWidget):
         self._counts = counts
         told = {name: value for name, value in wanted.items() if value is not None}
         super().__init__(_selection_key=key, _selection_told=list(told), **{**(start or {}), **told}, **traits)
+
+    def send_blocks(self, blocks: TraceBlocks, keys: Iterable[Any]) -> None:
+        """Answer the browser, which asks for blocks by key; see js/blocks.js."""
+        found, failed = blocks.read_all(keys)
+        self.send({"blocks": list(found), "failed": failed}, list(found.values()))
 
     @traitlets.validate("token", "layer", "head", "expert")
     def _check_selection(self, proposal: Any) -> int:

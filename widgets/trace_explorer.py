@@ -1,6 +1,5 @@
 """TraceExplorer: step through a trace, token by token, and see experts, attention and channel on one axis."""
 
-from collections.abc import Iterable
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -110,13 +109,9 @@ class TraceExplorer(SharedSelection):
     def _answer(self, _: Any, message: Any, buffers: Any) -> None:
         """Answer the browser: a list of blocks, or the wish to save."""
         if isinstance(message, dict) and isinstance(message.get("fetch"), list):
-            self._send_blocks(message["fetch"])
+            self.send_blocks(self._reader, message["fetch"])
         elif isinstance(message, dict) and message.get("save"):
             self._save_and_say()
-
-    def _send_blocks(self, keys: Iterable[Any]) -> None:
-        found, failed = self._reader.read_all(keys)
-        self.send({"blocks": list(found), "failed": failed}, list(found.values()))
 
     def _save_and_say(self) -> None:
         try:

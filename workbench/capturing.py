@@ -8,7 +8,6 @@ from os import PathLike
 from typing import Any, Protocol
 
 import torch
-from tqdm.auto import tqdm
 from transformers import DynamicCache
 
 from workbench import harmony
@@ -17,7 +16,7 @@ from workbench.collect import Collector
 from workbench.families import ModelError
 from workbench.hooks import attach
 from workbench.model import Model
-from workbench.rollout import READ_CHUNK, Rollout, forward
+from workbench.rollout import Rollout, read
 from workbench.routing_replay import forced_routing, routing_agreement
 from workbench.shards import ShardWriter, remove_shards
 from workbench.sizing import check_room
@@ -160,9 +159,7 @@ def replay(
     with attach(model, spec.plan(model)) as recorder, torch.no_grad(), forcing:
         cache = DynamicCache(config=model.config)
         with Collector(model, spec, recorder, total=len(token_ids)) as collector:
-            for start in tqdm(range(0, len(token_ids), READ_CHUNK), "replay", delay=2, leave=False):
-                forward(model, token_ids[start : start + READ_CHUNK], cache)
-                collector.collect(token_ids)
+            read(model, token_ids, len(token_ids), cache, collector)
             collector.finish(token_ids)
     facts = {"question": question, "effort": effort, "seconds": time.monotonic() - started}
     facts |= {"routing": "forced"} if force_routing else {}

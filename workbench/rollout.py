@@ -11,7 +11,7 @@ from transformers import DynamicCache, GenerationConfig, StoppingCriteria, Stopp
 from workbench.collect import Collector
 from workbench.model import Model
 
-__all__ = ["READ_CHUNK", "Rollout", "forward"]
+__all__ = ["READ_CHUNK", "Rollout", "read"]
 
 READ_CHUNK = 512
 """Tokens of one forward over known text; the hooks hold what such a forward shows until it is collected."""
@@ -74,9 +74,7 @@ class Rollout(StoppingCriteria):
 
     def _read_ahead(self, collector: Collector, cache: DynamicCache) -> None:
         """Read a long prompt in pieces, so that the hooks never hold more than one; `generate` reads the rest."""
-        for start in range(0, (len(self.prompt) - 1) // READ_CHUNK * READ_CHUNK, READ_CHUNK):
-            forward(self.model, self.prompt[start : start + READ_CHUNK], cache)
-            collector.collect(self.prompt)
+        read(self.model, self.prompt, (len(self.prompt) - 1) // READ_CHUNK * READ_CHUNK, cache, collector)
 
     def _generate(self, cache: DynamicCache) -> None:
         prompt = torch.tensor([self.prompt], device=self.model.device)
@@ -115,6 +113,13 @@ class Rollout(StoppingCriteria):
         # A token without a row of its own is dropped: every array has one row per token.
         self.token_ids = self.token_ids[: collector.rows]
         self.ended = f"interrupted after {collector.rows - len(self.prompt)} tokens"
+
+
+def read(model: Model, token_ids: Sequence[int], stop: int, cache: DynamicCache, collector: Collector) -> None:
+    """Read the first tokens of known text, up to ``stop``, and collect them, in pieces of `READ_CHUNK`."""
+    for start in tqdm(range(0, stop, READ_CHUNK), "read", delay=2, leave=False):
+        forward(model, token_ids[start : min(start + READ_CHUNK, stop)], cache)
+        collector.collect(token_ids)
 
 
 def forward(model: Model, token_ids: Sequence[int], cache: DynamicCache) -> None:

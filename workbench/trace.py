@@ -10,6 +10,7 @@ at i speaks of token i + 1.
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -177,12 +178,12 @@ class Trace:
         provenance: Mapping[str, Any] = self.meta.get("provenance", {})
         return provenance
 
-    @property
+    @cached_property
     def messages(self) -> tuple[Span, ...]:
         """The message spans, in order."""
         return tuple(span for span in self.spans if span.kind == "message")
 
-    @property
+    @cached_property
     def sentences(self) -> tuple[Span, ...]:
         """The sentence spans, in order."""
         return tuple(span for span in self.spans if span.kind == "sentence")

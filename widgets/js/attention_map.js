@@ -2,7 +2,7 @@
 
 import { MatrixImage, paintValues } from "./attention_paint.js";
 import { shownBlock, shownOverview, shownSentences } from "./attention_shown.js";
-import { Choice } from "./map_parts.js";
+import { Choice } from "./parts.js";
 import { twoDigits } from "./numerics.js";
 import { CODE_FONT, Surface, UI_FONT, fitText, h, paintAbsence, setData, setText } from "./surface.js";
 

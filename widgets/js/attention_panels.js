@@ -9,7 +9,7 @@ import { AttentionMap, MAP_CHOICES } from "./attention_map.js";
 import { AttentionMaps } from "./attention_maps.js";
 import { AttentionReading } from "./attention_reading.js";
 import { Find } from "./find.js";
-import { StatusLine } from "./map_parts.js";
+import { StatusLine } from "./parts.js";
 import { h } from "./surface.js";
 import { Tokens } from "./tokens.js";
 import { View } from "./view.js";

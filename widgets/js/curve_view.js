@@ -1,7 +1,8 @@
 // Entropy, Gini and CV of the load per layer: layers run down, three scales stand side by side.
 
 import { CurvePainter } from "./curve_paint.js";
-import { RoutingHeader, StatusLine } from "./map_parts.js";
+import { RoutingHeader } from "./map_parts.js";
+import { StatusLine } from "./parts.js";
 import { decode, twoDigits } from "./numerics.js";
 import { h, setData, setText } from "./surface.js";
 import { View } from "./view.js";

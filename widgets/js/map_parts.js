@@ -1,4 +1,4 @@
-// The parts around the map: header, choices, legend, status line.
+// The parts around the map: header, legend.
 
 import { DTYPES, sourceBadge } from "./header.js";
 import { grouped, shareWords, pointWords } from "./map_data.js";
@@ -48,39 +48,6 @@ export class RoutingHeader {
   }
 }
 
-// One of several: buttons in a row. An option with `why` cannot be chosen.
-export class Choice {
-  constructor(label, options, onChoose) {
-    this.buttons = new Map(
-      options.map(({ value, text, why }) => [
-        value,
-        h("button", {
-          type: "button",
-          text,
-          title: why,
-          disabled: Boolean(why),
-          "aria-pressed": "false",
-          onclick: () => onChoose(value),
-        }),
-      ]),
-    );
-    this.element = h(
-      "div",
-      { class: "moe-choice" },
-      h("span", { class: "moe-secondary", text: label }),
-      h("div", { class: "moe-segments", role: "group", "aria-label": label }, ...this.buttons.values()),
-    );
-  }
-
-  allowed() {
-    return [...this.buttons].filter(([, button]) => !button.disabled).map(([value]) => value);
-  }
-
-  draw(value) {
-    for (const [own, button] of this.buttons) button.setAttribute("aria-pressed", String(own === value));
-  }
-}
-
 // The scale with its unit and the ends named.
 export class Legend {
   constructor() {
@@ -115,27 +82,5 @@ export class Legend {
     }[show];
     [this.low, this.middle, this.high].forEach((node, i) => setText(node, words[i]));
     setText(this.note, show === "contrast" && data.tested(phase) ? "◤ corrected p < .05" : "");
-  }
-}
-
-// Where the selection is, and the keys.
-export class StatusLine {
-  constructor(hints) {
-    this.parts = h("div", { class: "moe-status-line", role: "status" });
-    this.keys = h("div", { class: "moe-hints", "aria-hidden": "true" });
-    for (const [caps, words] of hints) {
-      this.keys.append(h("span", {}, ...caps.map((c) => h("kbd", { text: c })), ` ${words}`));
-    }
-    this.element = h("footer", { class: "moe-status" }, this.parts, this.keys);
-  }
-
-  // Pairs of a name and its value in bold; nodes are made once and their texts updated.
-  write(pairs) {
-    while (this.parts.children.length < pairs.length) this.parts.append(h("span", {}, h("span"), h("b")));
-    [...this.parts.children].forEach((part, i) => {
-      part.hidden = !pairs[i];
-      setText(part.firstChild, pairs[i] ? `${pairs[i][0]} ` : "");
-      setText(part.lastChild, pairs[i] ? String(pairs[i][1]) : "");
-    });
   }
 }

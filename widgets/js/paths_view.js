@@ -1,7 +1,8 @@
 // Flow of tokens between the top-1 experts of chosen layers.
 
 import { grouped, shareWords } from "./map_data.js";
-import { RoutingHeader, StatusLine } from "./map_parts.js";
+import { RoutingHeader } from "./map_parts.js";
+import { StatusLine } from "./parts.js";
 import { decode, threeDigits } from "./numerics.js";
 import { PathsPainter } from "./paths_paint.js";
 import { h, setData, setText } from "./surface.js";

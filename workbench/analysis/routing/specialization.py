@@ -202,8 +202,10 @@ class _Counts:
             rng = None if shuffle is None else np.random.default_rng([self._seed, shuffle])
             for indices, ids in self._pass()[1]:
                 rows = self._row_of[ids] if rng is None else rng.permutation(self._row_of[ids])
-                add_tokens(np.where(rows < rare, rows, -1), indices[:, layers, 0], parts[0])
-                add_tokens(rows - rare, indices[:, layers, 0], parts[1])
+                top = np.ascontiguousarray(indices[:, layers, 0])
+                few = np.flatnonzero((rows >= 0) & (rows < rare))
+                add_tokens(rows[few], top[few], parts[0])
+                add_tokens(rows - rare, top, parts[1])
             yield layers, parts
 
     def _pass(self) -> tuple[Rows, Iterator[tuple[NDArray[Any], NDArray[Any]]]]:
