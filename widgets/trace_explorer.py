@@ -40,7 +40,7 @@ class TraceExplorer(SharedSelection):
     """
 
     _esm = bundle(FOLDER / "trace_explorer.js")
-    _css = styles(FOLDER / "view.css", FOLDER / "trace_explorer.css")
+    _css = styles(FOLDER / "view.css", FOLDER / "transcript.css", FOLDER / "trace_explorer.css")
 
     color_by = traitlets.Enum(COLOURS, "channel", help="what colours the tokens").tag(sync=True)
     bookmarks = traitlets.List(traitlets.Int(), help="bookmarked tokens, ascending").tag(sync=True)
