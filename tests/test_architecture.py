@@ -134,7 +134,7 @@ def test_capture_knows_nothing_downstream() -> None:
 @pytest.mark.parametrize("name", of("workbench.analysis"))
 def test_analysis_is_arrays_in_labelled_arrays_out(name: str) -> None:
     assert own(name) <= {"workbench.trace", "workbench.attending", "workbench.labelled", *of("workbench.analysis")}
-    assert foreign(name) <= {"numpy", "scipy", "tqdm"}
+    assert foreign(name) <= {"numpy", "scipy", "tqdm", "rapidfuzz"}
 
 
 @pytest.mark.parametrize("name", of("workbench.experiments"))
