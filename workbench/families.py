@@ -13,53 +13,86 @@ from torch import Tensor, nn
 
 __all__ = ["FAMILIES", "Family", "ModelError", "family_of", "known_families"]
 
-Route = Callable[[Tensor, Any], tuple[Tensor, Tensor]]
-"""router logits [token, expert], router module → expert_indices [token, top_k] in rank order, expert_weights alike"""
-
 
 class ModelError(ValueError):
     """A model cannot be loaded, or cannot be read in the way that was asked for."""
 
 
-def softmax_of_selected(router_logits: Tensor, router: Any) -> tuple[Tensor, Tensor]:
-    """Choose the top-k logits, then softmax over those only (transformers `GptOssTopKRouter.forward`)."""
-    values, indices = torch.topk(router_logits, router.top_k, dim=-1)
-    return indices, torch.softmax(values, dim=-1, dtype=values.dtype)
+@dataclass(frozen=True)
+class Route:
+    """How a family gets from router logits to experts and weights, in the two steps that an intervention parts."""
+
+    score: Callable[[Tensor, Any], Tensor]
+    """router logits [token, expert], router module → what top-k chooses by, alike"""
+    weigh: Callable[[Tensor, Tensor, Any], Tensor]
+    """router logits, chosen experts [token, top_k], router module → expert_weights [token, top_k]"""
+
+    def __call__(self, router_logits: Tensor, router: Any) -> tuple[Tensor, Tensor]:
+        """Return expert_indices [token, top_k] in rank order, and expert_weights alike."""
+        return self.choose(self.score(router_logits, router), router_logits, router)
+
+    def choose(self, scores: Tensor, router_logits: Tensor, router: Any) -> tuple[Tensor, Tensor]:
+        """Return the experts of the highest scores, which may be changed ones, and their weights, in rank order."""
+        indices = torch.topk(scores, router.top_k, dim=-1).indices
+        weights, order = self.weigh(router_logits, indices, router).sort(dim=-1, descending=True, stable=True)
+        return indices.gather(-1, order), weights
 
 
-def renormalised_softmax(router_logits: Tensor, router: Any) -> tuple[Tensor, Tensor]:
-    """Softmax over all experts, choose the top-k, let them sum to 1 (transformers `MixtralTopKRouter.forward`)."""
-    values, indices = torch.topk(torch.softmax(router_logits.float(), dim=-1), router.top_k, dim=-1)
-    return indices, values / values.sum(dim=-1, keepdim=True)
+def _probabilities(router_logits: Tensor, _router: Any) -> Tensor:
+    return torch.softmax(router_logits, dim=-1, dtype=torch.float)
 
 
-def selected_softmax(router_logits: Tensor, router: Any) -> tuple[Tensor, Tensor]:
-    """Softmax over all experts and choose the top-k; renormalised only where the checkpoint says ``norm_topk_prob``.
+def _softmax_of_selected(router_logits: Tensor, indices: Tensor, _router: Any) -> Tensor:
+    values = router_logits.gather(-1, indices)
+    return torch.softmax(values, dim=-1, dtype=values.dtype)
 
-    Transformers `Qwen3MoeTopKRouter.forward` and `OlmoeTopKRouter.forward`.
-    """
-    values, indices = torch.topk(torch.softmax(router_logits, dim=-1, dtype=torch.float), router.top_k, dim=-1)
+
+def _renormalised_softmax(router_logits: Tensor, indices: Tensor, router: Any) -> Tensor:
+    values = _probabilities(router_logits, router).gather(-1, indices)
+    weights: Tensor = values / values.sum(dim=-1, keepdim=True)
+    return weights
+
+
+def _selected_softmax(router_logits: Tensor, indices: Tensor, router: Any) -> Tensor:
+    values = _probabilities(router_logits, router).gather(-1, indices)
     if router.norm_topk_prob:
         values = values / values.sum(dim=-1, keepdim=True)
-    return indices, values.to(router_logits.dtype)
+    return values.to(router_logits.dtype)
 
 
-def group_limited_sigmoid(router_logits: Tensor, router: Any) -> tuple[Tensor, Tensor]:
-    """Sigmoid scores; a bias corrects the choice only, which is limited to the best groups of experts.
-
-    Transformers `DeepseekV3TopkRouter.forward`, which leaves the chosen ones unordered; here they are in rank order.
-    """
-    scores = router_logits.sigmoid()
-    grouped = (scores + router.e_score_correction_bias).unflatten(-1, (router.num_group, -1))
+def _group_limited(router_logits: Tensor, router: Any) -> Tensor:
+    corrected: Tensor = router_logits.sigmoid() + router.e_score_correction_bias
+    grouped = corrected.unflatten(-1, (router.num_group, -1))
     best_groups = grouped.topk(2, dim=-1).values.sum(-1).topk(router.topk_group, dim=-1).indices
-    closed = torch.ones(grouped.shape[:-1], dtype=torch.bool, device=scores.device).scatter(-1, best_groups, False)
-    choice = grouped.masked_fill(closed[..., None], -torch.inf).flatten(-2)
-    indices = choice.topk(router.top_k, dim=-1).indices
-    values = scores.gather(-1, indices)
-    values, order = values.sort(dim=-1, descending=True, stable=True)
+    closed = torch.ones(grouped.shape[:-1], dtype=torch.bool, device=grouped.device)
+    return grouped.masked_fill(closed.scatter(-1, best_groups, False)[..., None], -torch.inf).flatten(-2)
+
+
+def _scaled_sigmoid(router_logits: Tensor, indices: Tensor, router: Any) -> Tensor:
+    values = router_logits.sigmoid().gather(-1, indices)
     if router.norm_topk_prob:
         values = values / (values.sum(dim=-1, keepdim=True) + 1e-20)
-    return indices.gather(-1, order), values * router.routed_scaling_factor
+    weights: Tensor = values * router.routed_scaling_factor
+    return weights
+
+
+softmax_of_selected = Route(lambda router_logits, _: router_logits, _softmax_of_selected)
+"""Choose the top-k logits, then softmax over those only (transformers `GptOssTopKRouter.forward`)."""
+
+renormalised_softmax = Route(_probabilities, _renormalised_softmax)
+"""Softmax over all experts, choose the top-k, let them sum to 1 (transformers `MixtralTopKRouter.forward`)."""
+
+selected_softmax = Route(_probabilities, _selected_softmax)
+"""Softmax over all experts and choose the top-k; renormalised only where the checkpoint says ``norm_topk_prob``.
+
+Transformers `Qwen3MoeTopKRouter.forward` and `OlmoeTopKRouter.forward`.
+"""
+
+group_limited_sigmoid = Route(_group_limited, _scaled_sigmoid)
+"""Sigmoid scores; a bias corrects the choice only, which is limited to the best groups of experts.
+
+Transformers `DeepseekV3TopkRouter.forward`, which leaves the chosen ones unordered; here they are in rank order.
+"""
 
 
 @dataclass(frozen=True)
@@ -73,10 +106,14 @@ class Family:
     """the config's name for the number of experts"""
     route: Route | None = None
     mlp: str = "mlp"
+    experts: str = "mlp.experts"
+    """the module of all routed experts, called with (rows, expert_indices, expert_weights)"""
     attention: str = "self_attn"
     queries: str | None = "self_attn.q_proj"
     """the last module before RoPE; None where queries and keys are not made by one module each"""
     keys: str | None = "self_attn.k_proj"
+    attended: str = "self_attn.o_proj"
+    """the module that is given what all heads read, side by side"""
     sinks: str | None = None
     """the parameter of learned sink logits, one per head"""
     layers: str = "model.layers"
