@@ -61,11 +61,11 @@ def _selected_softmax(router_logits: Tensor, indices: Tensor, router: Any) -> Te
 
 
 def _group_limited(router_logits: Tensor, router: Any) -> Tensor:
-    corrected: Tensor = router_logits.sigmoid() + router.e_score_correction_bias
-    grouped = corrected.unflatten(-1, (router.num_group, -1))
+    grouped = (router_logits.sigmoid() + router.e_score_correction_bias).unflatten(-1, (router.num_group, -1))
     best_groups = grouped.topk(2, dim=-1).values.sum(-1).topk(router.topk_group, dim=-1).indices
     closed = torch.ones(grouped.shape[:-1], dtype=torch.bool, device=grouped.device)
-    return grouped.masked_fill(closed.scatter(-1, best_groups, False)[..., None], -torch.inf).flatten(-2)
+    scores: Tensor = grouped.masked_fill(closed.scatter(-1, best_groups, False)[..., None], -torch.inf).flatten(-2)
+    return scores
 
 
 def _scaled_sigmoid(router_logits: Tensor, indices: Tensor, router: Any) -> Tensor:
