@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from workbench.analysis.routing.blocks import INDICES, Blocks, Rows, aligned
 from workbench.labelled import Labelled, TraceError
 
-__all__ = ["routing_jaccard", "routing_overlap"]
+__all__ = ["routing_jaccard", "routing_overlap", "shared_experts"]
 
 
 def routing_overlap(a: Blocks, b: Blocks, num_experts: int | None = None) -> Labelled:
@@ -73,7 +73,7 @@ def _agreement(
     # How many tokens share 0, 1, … k experts, of which any such mean follows.
     tokens = np.zeros((left.sizes["layer"], top_k + 1), dtype=np.int64)
     for mine, theirs in aligned(left, right):
-        shared = _shared(mine, theirs)
+        shared = shared_experts(mine, theirs)
         for number in range(top_k + 1):
             tokens[:, number] += (shared == number).sum(0)
     value = tokens @ measure(np.arange(top_k + 1), top_k) / left.num_tokens
@@ -83,7 +83,7 @@ def _agreement(
     )
 
 
-def _shared(a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.int64]:
+def shared_experts(a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.int64]:
     """Return ``|∩|`` [token, layer], once each side names no expert twice."""
     ranks = range(a.shape[-1])
     for name, side in (("a", a), ("b", b)):
