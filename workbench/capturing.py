@@ -23,7 +23,7 @@ from workbench.sizing import check_room
 from workbench.spec import CaptureSpec
 from workbench.trace import Trace
 
-__all__ = ["capture", "replay"]
+__all__ = ["capture", "capture_tokens", "replay"]
 
 Conversation = str | Sequence[Mapping[str, str]]
 
@@ -76,24 +76,62 @@ def capture(
         ModelError: a number out of range, or a question longer than the context.
         HarmonyError: an empty question, or an effort the template does not know.
     """
-    spec = capture or CaptureSpec()
     prompt = harmony.render(model.tokenizer, conversation, effort)
-    limit = _token_limit(model, len(prompt), max_new_tokens)
+    return capture_tokens(
+        model,
+        prompt,
+        {"question": _question(conversation), "effort": effort},
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        seed=seed,
+        capture=capture,
+        path=path,
+        show=show,
+        on_token=on_token,
+    )
+
+
+def capture_tokens(
+    model: Model,
+    token_ids: Sequence[int],
+    facts: Mapping[str, Any],
+    *,
+    num_prompt_tokens: int | None = None,
+    max_new_tokens: int | None = None,
+    temperature: float = 1.0,
+    seed: int = 0,
+    capture: CaptureSpec | None = None,
+    path: str | PathLike[str] | None = None,
+    show: bool = False,
+    on_token: Callable[[int], bool | None] | None = None,
+) -> Trace:
+    """Let the model go on after known tokens, and record it as `capture` does after a question.
+
+    Args:
+        model: from `workbench.load`.
+        token_ids: what the model reads before it goes on.
+        facts: ``question`` and ``effort``, as the trace is to state them.
+        num_prompt_tokens: how many of ``token_ids`` are the prompt; default: all. The rest is completion that was
+            read and not generated, which the trace's sources call replay.
+        max_new_tokens, temperature, seed, capture, path, show, on_token: as in `capture`.
+
+    Raises:
+        ModelError: a number out of range, or no room for another token in the context.
+    """
+    spec, known = capture or CaptureSpec(), list(token_ids)
+    limit = _token_limit(model, len(known), max_new_tokens)
     if not (math.isfinite(temperature) and temperature >= 0):
         raise ModelError(f"expected a temperature of 0 (greedy) or more, got {temperature}")
-    check_room(model, spec, len(prompt) + limit, path)
-    question = _question(conversation)
-    display = _live_view(question) if show else None
-    run = Rollout(model, prompt, limit, temperature, seed, _listener(model, prompt, display, on_token))
-    facts = {
-        "question": question,
-        "effort": effort,
-        "sampling": {"temperature": temperature, "top_p": 1.0, "seed": seed, "max_new_tokens": limit},
-    }
+    check_room(model, spec, len(known) + limit, path)
+    prompt = len(known) if num_prompt_tokens is None else num_prompt_tokens
+    source = "live" if prompt == len(known) else f"live, tokens {prompt}–{len(known) - 1} replay"
+    sampling = {"temperature": temperature, "top_p": 1.0, "seed": seed, "max_new_tokens": limit}
+    display = _live_view(str(facts["question"])) if show else None
+    run = Rollout(model, known, limit, temperature, seed, _listener(model, known, display, on_token))
     started = time.monotonic()
     with attach(model, spec.plan(model)) as recorder, torch.no_grad(), _finishing(display, run):
         collector = Collector(model, spec, recorder)
-        meta = describe(collector, len(prompt), "live", facts)
+        meta = describe(collector, prompt, source, {**facts, "sampling": sampling})
         with ShardWriter(path, collector, meta) if path else nullcontext(), collector:
             run.go(collector)
     meta["truncated"] = run.ended
@@ -179,11 +217,11 @@ def _beside_the_recorded(trace: Trace, recorded: Trace, forced: bool) -> Trace:
     return Trace(arrays, trace.spans, meta)
 
 
-def _token_limit(model: Model, prompt: int, max_new_tokens: int | None) -> int:
-    room = model.context_length - prompt
+def _token_limit(model: Model, known: int, max_new_tokens: int | None) -> int:
+    room = model.context_length - known
     if room < 1:
         raise ModelError(
-            f"the question takes {prompt} tokens, but the context of {model.name} holds {model.context_length} with "
+            f"the question takes {known} tokens, but the context of {model.name} holds {model.context_length} with "
             "the answer; ask something shorter"
         )
     if max_new_tokens is None:

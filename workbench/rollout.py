@@ -29,7 +29,7 @@ class Rollout(StoppingCriteria):
         seed: int,
         listener: Callable[[int], bool],
     ) -> None:
-        """Take what `capture` decided; ``listener`` is told each new token and says whether to stop."""
+        """Take what was decided: the model goes on after ``prompt``; ``listener`` hears each token and may stop it."""
         self.model, self.limit, self.temperature, self.seed = model, limit, temperature, seed
         self.prompt, self.listener = prompt, listener
         self.token_ids = list(prompt)
