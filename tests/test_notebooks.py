@@ -38,6 +38,20 @@ assert margin.shape == (tokens.num_tokens, 4)
 assert differ > 0 and where < typical
 assert check.sizes == {"layer": 4, "expert": 8, "partner": 8}
 """,
+    "03_attention": """
+assert (view.token, view.layer, view.head) == (digit, 0, 4) and trace.token_text(so).strip() == "so"
+assert abs(row.sum() + sink - 1) < 1e-4 and len(row) == len(trace)
+assert np.isnan(tables[1].first_token_mass[0]).all() and not np.isnan(tables[1].first_token_mass[1]).any()
+assert np.unravel_index(previous.min(axis=0).argmax(), (4, 8)) == (0, 4) and previous[:, 0, 4].min() > 8 * alike[0]
+assert np.unravel_index(sinks.min(axis=0).argmax(), (4, 8)) == (2, 3) and set(mass.shape) == {8, 4}
+assert swaps.shape == (256, 8) and 0 < bound < 0.1 and repeated.shape == control.shape == (8, 4, 8)
+assert np.flatnonzero(differ[:, 0]).tolist() == list(range(digit, digit + 32))
+assert np.flatnonzero(differ[:, 1])[-1] == len(trace) - 1
+assert "structurally 0" in induction_score(read.attention(2).pattern, far, windows[2]).source
+assert between.cut_off.shape == (1, 4) and (between.cut_off[0, :3] == 0).all()
+assert len(looked.sentences) == 9 and looked.num_queries == len(trace.final_text) == 3
+assert agreed.max() > 2 and 0 < np.nanmax(share) < 0.2
+""",
 }
 
 
