@@ -161,15 +161,15 @@ def rows_of_ids(ids: NDArray[np.int32]) -> tuple[NDArray[np.int64], NDArray[np.i
 def workbench_specialization(ids: NDArray[np.int32], indices: NDArray[np.uint8]) -> NDArray[np.float64]:
     """As `token_specialization` counts: rare ids in 8 bits; without its null."""
     rows, seen = rows_of_ids(ids)
-    most, top = np.empty((len(seen), LAYERS), np.uint32), np.ascontiguousarray(indices[..., 0])
-    for part, dtype in ((seen <= 255, np.uint8), (seen > 255, np.uint32)):
-        row_in_part = np.append(np.where(part, np.cumsum(part) - 1, -1), -1)  # −1 finds the last
-        counts = np.zeros((part.sum(), LAYERS, EXPERTS), dtype)
-        these = row_in_part[rows]
-        few = np.flatnonzero(these >= 0) if dtype == np.uint8 else slice(None)
-        add_tokens(these[few], top[few], counts)
-        most[part] = counts.max(-1)
-    return most / seen[:, None]
+    rare = seen <= 255
+    place = np.append(
+        np.where(rare, np.cumsum(rare) - 1 + (~rare).sum(), np.cumsum(~rare) - 1), -1
+    )  # −1 finds the last
+    counts = np.zeros((LAYERS, (~rare).sum(), EXPERTS), np.uint32)
+    few = np.zeros((LAYERS, rare.sum(), EXPERTS), np.uint8)
+    add_tokens(place[rows], indices, counts, few)
+    most = np.concatenate([counts.max(-1), few.max(-1)], axis=1)
+    return most[:, place[:-1]].T / seen[:, None]
 
 
 def numpy_specialization(ids: NDArray[np.int32], top: NDArray[np.uint8]) -> NDArray[np.float64]:

@@ -88,24 +88,39 @@ def test_any_layout_counts_alike(given: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("dtype", [np.uint32, np.int64])
 def test_tokens_by_hand(dtype: Any) -> None:
-    counts = np.zeros((2, 2, 4), dtype)
-    add_tokens(np.array([1, -1, 1]), INDICES[..., 0], counts)
-    np.testing.assert_array_equal(counts, [np.zeros((2, 4)), [[1, 1, 0, 0], [0, 0, 0, 2]]])
-    add_tokens(np.array([0, 0, 1], np.int32), INDICES, counts)
-    np.testing.assert_array_equal(counts[0], [[2, 1, 1, 0], [0, 1, 1, 2]])
-    np.testing.assert_array_equal(counts[1], [[2, 2, 0, 0], [0, 0, 1, 3]])
+    counts = np.zeros((2, 3, 4), dtype)
+    for indices in (INDICES, INDICES[..., 0]):  # only the first choice counts
+        add_tokens(np.array([1, -1, 1]), indices, counts)
+    np.testing.assert_array_equal(counts[0], [[0, 0, 0, 0], [2, 2, 0, 0], [0, 0, 0, 0]])
+    np.testing.assert_array_equal(counts[1], [[0, 0, 0, 0], [0, 0, 0, 4], [0, 0, 0, 0]])
 
 
-def test_tokens_are_those_of_a_loop() -> None:
-    indices = choices(1203, 3, 11, 4)
-    rows = np.random.default_rng(1).integers(-1, 17, 1203)
-    expected = np.zeros((17, 3, 11), np.int64)
-    for token, layer in np.ndindex(1203, 3):
-        if rows[token] >= 0:
-            expected[rows[token], layer, indices[token, layer, 0]] += 1
+def test_rare_kinds_are_counted_after_the_others() -> None:
+    counts, rare = np.zeros((2, 1, 4), np.uint32), np.zeros((2, 2, 4), np.uint8)
+    add_tokens(np.array([2, 0, 1], np.int32), INDICES, counts, rare)
+    np.testing.assert_array_equal(counts, [[[1, 0, 0, 0]], [[0, 0, 0, 1]]])
+    np.testing.assert_array_equal(rare, [[[0, 1, 0, 0], [1, 0, 0, 0]], [[0, 0, 0, 1], [0, 0, 0, 1]]])
+
+
+@pytest.mark.parametrize(("tokens", "layers"), [(1203, 3), (900_007, 1)])  # the second is more than two tiles
+def test_tokens_are_those_of_a_loop(tokens: int, layers: int) -> None:
+    rng = np.random.default_rng(1)
+    indices = rng.integers(0, 11, (tokens, layers, 2), dtype=np.uint8)
+    rows = rng.integers(-1, 17, tokens)
+    expected = np.zeros((layers, 17, 11), np.int64)
+    for layer in range(layers):
+        np.add.at(expected[layer], (rows[rows >= 0], indices[rows >= 0, layer, 0]), 1)
     counts = np.zeros_like(expected)
-    add_tokens(rows, indices[..., 0], counts)
+    add_tokens(rows, indices, counts)
     np.testing.assert_array_equal(counts, expected)
+    rows[rows > 3] -= 13  # fourteen kinds less, four kinds left: two common, two rare ones
+    rows = np.where((rows > 1) & (np.arange(tokens) > 400), -1, rows)
+    common, rare = np.zeros((layers, 2, 11), np.int64), np.zeros((layers, 2, 11), np.uint8)
+    add_tokens(rows, indices, common, rare)
+    both = np.concatenate([common, rare], axis=1)
+    for layer in range(layers):
+        for row in range(4):
+            np.testing.assert_array_equal(both[layer, row], np.bincount(indices[rows == row, layer, 0], minlength=11))
 
 
 def test_nothing_adds_nothing() -> None:
@@ -122,7 +137,7 @@ TWICE = np.array([[[0, 1], [2, 2]]], dtype=np.uint8)
 BAD: list[tuple[Callable[[], None], str]] = [
     (lambda: add_load(INDICES, zeros(2, 3)), "expected expert_indices within 0–2, got 3"),
     (lambda: add_pairs(INDICES, zeros(2, 3, 3)), "expected expert_indices within 0–2, got 3"),
-    (lambda: add_tokens(zeros(3), INDICES, zeros(1, 2, 3)), "expected expert_indices within 0–2, got 3"),
+    (lambda: add_tokens(zeros(3), INDICES, zeros(2, 1, 3)), "expected expert_indices within 0–2, got 3"),
     (lambda: add_load(INDICES.astype(np.int8) - 1, zeros(2, 4)), "expected expert_indices within 0–3, got -1"),
     (lambda: add_load(INDICES * 1.0, zeros(2, 4)), "expected integers as expert_indices, got float64"),
     (
@@ -139,8 +154,20 @@ BAD: list[tuple[Callable[[], None], str]] = [
         "expected the experts of a token to be distinct, got an expert twice in a layer",
     ),
     (lambda: add_load(INDICES, zeros(2, 65_537)), "expected at most 65,536 experts, got 65,537"),
-    (lambda: add_tokens(zeros(2), INDICES, zeros(1, 2, 4)), "expected a row for each of 3 tokens, got shape (2,)"),
-    (lambda: add_tokens(zeros(3) + 1, INDICES, zeros(1, 2, 4)), "expected rows below 1, got 1"),
+    (lambda: add_tokens(zeros(2), INDICES, zeros(2, 1, 4)), "expected a row for each of 3 tokens, got shape (2,)"),
+    (lambda: add_tokens(zeros(3) + 1, INDICES, zeros(2, 1, 4)), "expected rows below 1, got 1"),
+    (
+        lambda: add_tokens(zeros(3) + 2, INDICES, zeros(2, 1, 4), zeros(2, 1, 4).astype(np.uint8)),
+        "expected rows below 2, got 2",
+    ),
+    (
+        lambda: add_tokens(zeros(3), INDICES, zeros(2, 1, 4), zeros(2, 1, 5).astype(np.uint8)),
+        "expected rare counts [layer 2, row, expert 4], got shape (2, 1, 5)",
+    ),
+    (
+        lambda: add_tokens(zeros(3), INDICES, zeros(2, 1, 8)[..., ::2]),
+        "expected counts in order, got a view that strides; pass a contiguous array",
+    ),
 ]
 
 

@@ -263,7 +263,9 @@ def peak_bytes(measure: Any, num_blocks: int) -> int:
         lambda blocks: router_z_loss(blocks["logits"]),
     ],
 )
-def test_memory_does_not_grow_with_blocks(measure: Any) -> None:
+def test_memory_does_not_grow_with_blocks(measure: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    # `token_specialization` puts blocks together up to so many tokens; here, two blocks.
+    monkeypatch.setattr("workbench.analysis.routing.specialization._GATHERED", 6000)
     peak_bytes(measure, 2)  # compiles
     assert peak_bytes(measure, 40) < 1.5 * peak_bytes(measure, 4)
 

@@ -17,6 +17,7 @@ __all__ = ["add_load", "add_pairs", "add_tokens"]
 
 Kernel = Callable[..., Any]
 
+_LONG_TILE = 400_000  # tokens: so many use a layer's counts while they are in the cache
 _TILE = 500  # tokens; no power of two, which would put the rows of a transposed tile into the same lines of the cache
 
 
@@ -56,25 +57,37 @@ def add_pairs(indices: NDArray[Any], counts: NDArray[np.int64]) -> None:
         raise TraceError("expected the experts of a token to be distinct, got an expert twice in a layer")
 
 
-def add_tokens(token_rows: NDArray[Any], indices: NDArray[Any], counts: NDArray[Any]) -> None:
-    """Add how often each expert is chosen for each kind of token, such as each token id.
+def add_tokens(
+    token_rows: NDArray[Any], indices: NDArray[Any], counts: NDArray[Any], rare: NDArray[np.uint8] | None = None
+) -> None:
+    """Add how often each expert is the first choice for each kind of token, such as each token id.
 
     Args:
-        token_rows: [token] integers, each token's row in ``counts``; one below 0 is not counted.
-        indices: [token, layer, top_k] integers, or [token, layer] of one rank.
-        counts: [row, layer, expert] integers, in place.
+        token_rows: [token] integers, each token's row in ``counts``, or after those in ``rare``; one below 0 is not
+            counted.
+        indices: [token, layer, top_k] integers by rank, or [token, layer] of the first rank.
+        counts: [layer, row, expert] integers, in order, in place.
+        rare: [layer, row, expert], the same of kinds that are seen 255 times at most, which the caller knows. 8 bits
+            keep the many rare kinds of a corpus near the processor.
 
     Raises:
         TraceError: an index that is no expert, a row that is none, or sizes that disagree.
     """
-    indices = indices[..., None] if indices.ndim == 2 else indices
-    indices = _checked(indices, counts, counts.shape[1])
-    rows = np.ascontiguousarray(token_rows, dtype=np.int64)
+    num_layers, num_rows, num_experts = counts.shape
+    rare = np.zeros((num_layers, 0, num_experts), np.uint8) if rare is None else rare
+    if rare.shape != (num_layers, rare.shape[1], num_experts):
+        raise TraceError(
+            f"expected rare counts [layer {num_layers}, row, expert {num_experts}], got shape {rare.shape}"
+        )
+    if not (counts.flags.c_contiguous and rare.flags.c_contiguous):
+        raise TraceError("expected counts in order, got a view that strides; pass a contiguous array")
+    indices = _checked(indices[..., None] if indices.ndim == 2 else indices, counts, num_layers)
+    rows = np.ascontiguousarray(token_rows, dtype=np.int32)
     if rows.shape != indices.shape[:1]:
         raise TraceError(f"expected a row for each of {len(indices)} tokens, got shape {rows.shape}")
-    if len(rows) and rows.max() >= len(counts):
-        raise TraceError(f"expected rows below {len(counts)}, got {rows.max()}")
-    _compiled(_tokens)(rows, indices, counts)
+    if len(rows) and rows.max() >= num_rows + rare.shape[1]:
+        raise TraceError(f"expected rows below {num_rows + rare.shape[1]}, got {rows.max()}")
+    _compiled(_tokens)(rows, indices, counts.reshape(num_layers, -1), rare.reshape(num_layers, -1), num_experts)
 
 
 def _checked(indices: NDArray[Any], counts: NDArray[Any], num_layers: int) -> NDArray[Any]:
@@ -87,7 +100,7 @@ def _checked(indices: NDArray[Any], counts: NDArray[Any], num_layers: int) -> ND
     if num_experts > 65_536:
         raise TraceError(f"expected at most 65,536 experts, got {num_experts:,}")
     if indices.size:
-        low, high = int(indices.min()), int(indices.max())
+        low, high = 0 if indices.dtype.kind == "u" else int(indices.min()), int(indices.max())
         if low < 0 or high >= num_experts:
             raise TraceError(f"expected expert_indices within 0–{num_experts - 1}, got {low if low < 0 else high}")
     narrow = np.ascontiguousarray(indices, dtype=np.uint8 if indices.itemsize == 1 else np.uint16).view()
@@ -114,14 +127,36 @@ def _load(indices: NDArray[Any], counts: NDArray[np.int64]) -> None:
                 counts[layer, indices[token, layer, rank]] += 1
 
 
-def _tokens(rows: NDArray[np.int64], indices: NDArray[Any], counts: NDArray[Any]) -> None:
-    num_tokens, num_layers, top_k = indices.shape
+def _tokens(
+    rows: NDArray[np.int32], indices: NDArray[Any], counts: NDArray[Any], rare: NDArray[np.uint8], num_experts: int
+) -> None:
+    """Count a tile of tokens layer by layer, whose counts fit the cache; in it the rare kinds come from the end."""
+    num_tokens, num_layers, _ = indices.shape
+    num_rows = counts.shape[1] // num_experts
+    length = min(num_tokens, _LONG_TILE)
+    tile = np.empty((num_layers, length), indices.dtype)
+    cells = np.empty(length, np.uint32)
+    often, seldom = 0, length
     for token in range(num_tokens):
         row = rows[token]
-        if row >= 0:
+        if row >= num_rows:
+            seldom -= 1
+            cells[seldom] = (row - num_rows) * num_experts
             for layer in range(num_layers):
-                for rank in range(top_k):
-                    counts[row, layer, indices[token, layer, rank]] += 1
+                tile[layer, seldom] = indices[token, layer, 0]
+        elif row >= 0:
+            cells[often] = row * num_experts
+            for layer in range(num_layers):
+                tile[layer, often] = indices[token, layer, 0]
+            often += 1
+        if often == seldom or token == num_tokens - 1:
+            for layer in range(num_layers):
+                found, few = counts[layer], rare[layer]
+                for at in range(often):
+                    found[cells[at] + np.uint32(tile[layer, at])] += 1
+                for at in range(seldom, length):
+                    few[cells[at] + np.uint32(tile[layer, at])] += 1
+            often, seldom = 0, length
 
 
 def _pairs(indices: NDArray[Any], counts: NDArray[np.int64]) -> bool:

@@ -49,7 +49,7 @@ def routing_paths(expert_indices: Blocks, num_experts: int, layers: Sequence[int
         if low < 0 or high >= num_experts:
             raise TraceError(f"expected expert_indices within 0–{num_experts - 1}, got {low if low < 0 else high}")
         for pair in range(len(counts)):
-            add_tokens(top[:, pair], top[:, pair + 1 : pair + 2], counts[pair][:, None])
+            add_tokens(top[:, pair], top[:, pair + 1 : pair + 2], counts[pair][None])
     route = " → ".join(map(str, wanted))
     source = f"top-1 paths through layers {route} over {rows.num_tokens} tokens{rows.origin}"
     return Labelled(counts, _DIMS, {"layer": wanted[:-1]}, source)

@@ -15,11 +15,12 @@ from workbench.labelled import Labelled, TraceError
 __all__ = ["TokenSpecialization", "token_information", "token_specialization"]
 
 _TABLE = 48 << 20  # bytes of counts at a time
-_RARE = 255  # times: an id seen no more often is counted in 8 bits, which keeps the many rare ids near the processor
+_GATHERED = 400_000  # tokens to count at a time, of the blocks of many traces
+_RARE = 255  # times: what 8 bits can count
 _LARGEST_ID = (1 << 24) - 1
 
-Parts: TypeAlias = tuple[NDArray[np.uint8], NDArray[np.uint32]]
-"""counts [token id, layer, expert] of the rare ids, and of the others"""
+Parts: TypeAlias = tuple[NDArray[np.uint32], NDArray[np.uint8]]
+"""counts [layer, token id, expert], and the same of the rare ids"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,23 +72,22 @@ def token_specialization(
             that was seen ``min_count`` times.
     """
     table = _Counts(expert_indices, token_ids, num_experts, min_count, num_shuffles, seed)
-    value, null = np.zeros((2, len(table.ids), table.num_layers))
-    experts = np.zeros(value.shape, dtype=np.int64)
+    most, null, experts = np.zeros((3, table.num_layers, len(table.ids)), dtype=np.uint32)
     for layers, parts in table:
-        value[:, layers] = np.concatenate([counts.max(-1) for counts in parts])
-        experts[:, layers] = np.concatenate([counts.argmax(-1) for counts in parts])
+        most[layers] = np.concatenate([counts.max(-1) for counts in parts], axis=1)
+        experts[layers] = np.concatenate([counts.argmax(-1) for counts in parts], axis=1)
     for layers, parts in table.shuffled():
-        null[:, layers] += np.concatenate([counts.max(-1) for counts in parts])
+        null[layers] += np.concatenate([counts.max(-1) for counts in parts], axis=1)
     ascending = np.argsort(table.ids)
-    value, null, experts, total = (each[ascending] for each in (value, null, experts, table.totals[:, None]))
+    most, null, experts, total = (each.T[ascending] for each in (most, null, experts, table.totals[None]))
     ids = {"token_id": tuple(table.ids[ascending].tolist())}
     coords = {**ids, **table.coords}
     dims = ("token_id", "layer")
     what = "max P(top-1 expert | token id)"
     return TokenSpecialization(
-        value=Labelled(value / total, dims, coords, f"{what}{table.source}"),
+        value=Labelled(most / total, dims, coords, f"{what}{table.source}"),
         null=Labelled(null / (total * num_shuffles), dims, coords, f"{what} of shuffled tokens{table.null_source}"),
-        experts=Labelled(experts, dims, coords, f"expert of {what}{table.source}"),
+        experts=Labelled(experts.astype(np.int64), dims, coords, f"expert of {what}{table.source}"),
         counts=Labelled(total[:, 0], ("token_id",), ids, f"times seen{table.source}"),
     )
 
@@ -135,7 +135,7 @@ def token_information(
 
 def _share_told(parts: Parts) -> NDArray[np.float64]:
     """Return ``I / H`` [layer], a layer at a time."""
-    layers = (np.concatenate([counts[:, layer] for counts in parts]) for layer in range(parts[0].shape[1]))
+    layers = (np.concatenate([counts[layer] for counts in parts]) for layer in range(len(parts[0])))
     information, nats = np.array([(mutual_information(layer), entropy(layer.sum(0))) for layer in layers]).T
     told = np.full(len(nats), np.nan)
     np.divide(information, nats, out=told, where=nats > 0)
@@ -145,8 +145,8 @@ def _share_told(parts: Parts) -> NDArray[np.float64]:
 class _Counts:
     """How often each token id seen often enough goes to each top-1 expert.
 
-    Iterate for counts [token id, layer, expert] of some layers at a time, a pass over all blocks each; in two parts,
-    the rare ids and the others. ``ids`` and ``totals`` are in the order of the two.
+    Iterate for counts [layer, token id, expert] of some layers at a time, a pass over all blocks each; in two parts,
+    of which the second has the rare ids. ``ids`` and ``totals`` are in the order of the two.
     """
 
     def __init__(
@@ -167,7 +167,7 @@ class _Counts:
             found[: len(seen)] += seen
             seen = found
         kept = np.flatnonzero(seen >= min_count)
-        self.ids = kept[np.argsort(seen[kept] > _RARE, kind="stable")]
+        self.ids = kept[np.argsort(seen[kept] <= _RARE, kind="stable")]
         self._num_rare = int((seen[kept] <= _RARE).sum())
         if not len(kept):
             raise TraceError(
@@ -175,7 +175,7 @@ class _Counts:
                 "tokens; take more tokens, or a lower min_count, which makes the null larger"
             )
         self.totals = seen[self.ids]
-        self._row_of = np.full(len(seen), -1)
+        self._row_of = np.full(len(seen), -1, dtype=np.int32)
         self._row_of[self.ids] = np.arange(len(self.ids))
         self.num_layers, self.coords = rows.sizes["layer"], rows.coords
         often = f"{len(kept)} token ids seen {min_count} times or more"
@@ -197,21 +197,46 @@ class _Counts:
         size = max(1, _TABLE // ((rare + 4 * often) * self._num_experts))
         for start in range(0, self.num_layers, size):
             layers = slice(start, min(start + size, self.num_layers))
-            shape = (layers.stop - start, self._num_experts)
-            parts = np.zeros((rare, *shape), dtype=np.uint8), np.zeros((often, *shape), dtype=np.uint32)
-            rng = None if shuffle is None else np.random.default_rng([self._seed, shuffle])
-            for indices, ids in self._pass()[1]:
-                rows = self._row_of[ids] if rng is None else rng.permutation(self._row_of[ids])
-                top = np.ascontiguousarray(indices[:, layers, 0])
-                few = np.flatnonzero((rows >= 0) & (rows < rare))
-                add_tokens(rows[few], top[few], parts[0])
-                add_tokens(rows - rare, top, parts[1])
-            yield layers, parts
+            length = layers.stop - start
+            counts = np.zeros((length, often, self._num_experts), dtype=np.uint32)
+            few = np.zeros((length, rare, self._num_experts), dtype=np.uint8)
+            for rows, top in _gathered(self._first_choices(layers, shuffle)):
+                add_tokens(rows, top, counts, few)
+            yield layers, (counts, few)
+
+    def _first_choices(
+        self, layers: slice, shuffle: int | None
+    ) -> Iterator[tuple[NDArray[np.int32], NDArray[np.integer[Any]]]]:
+        """Yield each block's rows of counts [token], perhaps shuffled, and top-1 experts [token, layer]."""
+        rng = None if shuffle is None else np.random.default_rng([self._seed, shuffle])
+        for indices, ids in self._pass()[1]:
+            rows = self._row_of[ids]
+            yield rows if rng is None else rng.permutation(rows), np.ascontiguousarray(indices[:, layers, 0])
 
     def _pass(self) -> tuple[Rows, Iterator[tuple[NDArray[Any], NDArray[Any]]]]:
         """Return what is read, and the blocks to go through once."""
         rows = choices(self._given[0], self._num_experts)
         return rows, aligned(rows, Rows(self._given[1], ("token",), "token_ids"))
+
+
+def _gathered(
+    blocks: Iterator[tuple[NDArray[np.int32], NDArray[np.integer[Any]]]],
+) -> Iterator[tuple[NDArray[np.int32], NDArray[np.integer[Any]]]]:
+    """Put blocks together until there are enough tokens for what comes next to be quick."""
+    while gathered := list(_until_enough(blocks)):
+        rows, top = zip(*gathered, strict=True)
+        yield np.concatenate(rows), np.concatenate(top)
+
+
+def _until_enough(
+    blocks: Iterator[tuple[NDArray[np.int32], NDArray[np.integer[Any]]]],
+) -> Iterator[tuple[NDArray[np.int32], NDArray[np.integer[Any]]]]:
+    tokens = 0
+    for rows, top in blocks:
+        yield rows, top
+        tokens += len(rows)
+        if tokens >= _GATHERED:
+            return
 
 
 def _checked(ids: NDArray[Any]) -> NDArray[Any]:
