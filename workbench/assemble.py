@@ -40,7 +40,8 @@ def describe(collector: Collector, num_prompt_tokens: int, source: str, facts: d
         **dict.fromkeys(("lens_token_ids", "lens_logprobs", "residual"), plan.residual),
     }
     names = sorted(collector.wanted | collector.sink_logits().keys())
-    return {
+    changed = {"intervention": list(model.interventions)} if model.interventions else {}
+    return changed | {
         "num_prompt_tokens": num_prompt_tokens,
         "question": facts["question"],
         "truncated": None,

@@ -42,6 +42,8 @@ class Model:
     name: str
     folder: Path | None = None
     revision: str | None = None
+    interventions: list[dict[str, Any]] = field(default_factory=list, repr=False)
+    """what changes the model now, as traces made meanwhile record it; `workbench.experiments` writes it"""
     _weights_hash: str | None = field(default=None, repr=False)
 
     @property

@@ -1,0 +1,299 @@
+"""Interventions: change what a model computes at chosen tokens, and leave it as it was.
+
+Everything is done by forward hooks that are removed when the context ends, however it ends; weights are never
+written to. `workbench.capture` and `workbench.replay` work inside as outside, and the traces they make say in
+``meta["intervention"]`` what was done.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from workbench.families import ModelError
+from workbench.harmony import CHANNELS, HarmonyParser
+from workbench.model import Model
+
+__all__ = ["Intervention", "Reading", "Rows", "Tokens", "blend", "intervene"]
+
+Tokens = str | tuple[int, int | None]
+"""The tokens at whose forward a model is changed.
+
+``all``; ``prompt``; ``completion``; ``analysis``, ``commentary`` or ``final``, the content of the completion's
+messages on that channel, without headers and closing tokens; or positions ``(start, stop)``, where a stop of None has
+no end. A channel is told from the tokens read so far, so it means the same while a model generates and in a replay.
+"""
+
+NAMED = ("all", "prompt", "completion", *CHANNELS)
+
+Rows = Tensor | None
+"""Which rows of a forward are changed: bool [row], or None for all of them."""
+
+
+@dataclass(frozen=True)
+class Intervention(ABC):
+    """One change. Subclasses say where it acts and what it does there."""
+
+    variant: ClassVar[str]
+    """its name in every result; different variants answer different questions"""
+    order: ClassVar[int] = 0
+    """of two changes to one module, that of the lower order comes first"""
+
+    @abstractmethod
+    def check(self, model: Model, together: Sequence["Intervention"]) -> None:
+        """Raise `ModelError` where it cannot be done to this model, or not with the others."""
+
+    @abstractmethod
+    def attach(self, reading: "Reading") -> None:
+        """Put the hooks, by `Reading.change_output` and `Reading.change_input`."""
+
+    @abstractmethod
+    def describe(self) -> dict[str, Any]:
+        """Return what it does, to be written as JSON: ``variant``, ``tokens``, and what it is done to."""
+
+
+class Reading:
+    """The sequence a changed model is reading: which of its tokens the forward that runs now is about.
+
+    A hook in front of the model sees the token ids of each forward; where a cache is empty, a sequence begins.
+    """
+
+    def __init__(self, model: Model, num_prompt_tokens: int | None) -> None:
+        """Begin before the first token."""
+        self.model, self.num_prompt_tokens = model, num_prompt_tokens
+        self.token_ids: list[int] = []
+        self.start = 0
+        """the first token of the forward that runs, or ran last"""
+        self.shared: dict[Any, Any] = {}
+        """what hooks of one forward leave for one another"""
+        self.handles: list[RemovableHandle] = []
+        self._members: dict[Tokens, list[bool]] = {}
+        self._rows: dict[Tokens, Rows | bool] = {}
+        self._parser = HarmonyParser(model.tokenizer)
+        self._off = False
+        self._fired: set[int] = set()
+        self._points: list[str] = []
+
+    def watch(self) -> None:
+        """Put the hooks around the whole model."""
+        hf = self.model.hf
+        self.handles.append(hf.register_forward_pre_hook(self._begin, with_kwargs=True))
+        self.handles.append(hf.register_forward_hook(self._end))
+
+    def add_tokens(self, tokens: Tokens) -> None:
+        """Have the membership of tokens followed. Raises `ModelError` where they are not told."""
+        check_tokens(self.model, tokens, self.num_prompt_tokens)
+        self._members.setdefault(tokens, [])
+
+    def change_output(self, module: nn.Module, where: str, tokens: Tokens, edit: Callable[[Any, Rows], Any]) -> None:
+        """Replace the output of a module by ``edit(output, rows)`` where a forward reads any of the tokens."""
+        point = self._point(where, tokens)
+
+        def hook(_module: Any, _args: Any, output: Any) -> Any:
+            rows = self._rows_now(point, tokens)
+            return None if rows is False else edit(output, None if rows is True else rows)
+
+        self.handles.append(module.register_forward_hook(hook))
+
+    def change_input(
+        self,
+        module: nn.Module,
+        where: str,
+        tokens: Tokens,
+        edit: Callable[[tuple[Any, ...], dict[str, Any], Rows], tuple[tuple[Any, ...], dict[str, Any]]],
+    ) -> None:
+        """Replace what a module is called with by ``edit(args, kwargs, rows)``."""
+        point = self._point(where, tokens)
+
+        def hook(_module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            rows = self._rows_now(point, tokens)
+            return None if rows is False else edit(args, kwargs, None if rows is True else rows)
+
+        self.handles.append(module.register_forward_pre_hook(hook, with_kwargs=True))
+
+    def members(self, tokens: Tokens) -> list[bool]:
+        """Return, for every token read so far, whether it is one of the tokens."""
+        return self._members[tokens]
+
+    @contextmanager
+    def off(self) -> Iterator[None]:
+        """Leave the model unchanged inside, for another sequence."""
+        before, self._off = self._off, True
+        try:
+            yield
+        finally:
+            self._off = before
+
+    def require_touched(self, what: str) -> None:
+        """Raise `ModelError` where a change found none of its tokens in the sequence read last."""
+        for tokens, members in self._members.items():
+            if not any(members):
+                raise ModelError(
+                    f"nothing was changed: none of the {len(members)} tokens of {what} is {name_of(tokens)}. "
+                    + ("The model wrote no such message. " if tokens in CHANNELS else "")
+                    + "Choose other tokens."
+                )
+
+    def _point(self, where: str, tokens: Tokens) -> int:
+        self.add_tokens(tokens)
+        self._points.append(where)
+        return len(self._points) - 1
+
+    def _rows_now(self, point: int, tokens: Tokens) -> Rows | bool:
+        """Return the rows of this forward that are among the tokens; True for all, False for none."""
+        if self._off:
+            return False
+        self._fired.add(point)
+        if tokens not in self._rows:
+            now = self._members[tokens][self.start :]
+            mixed = any(now) and not all(now)
+            self._rows[tokens] = torch.tensor(now, device=self.model.device) if mixed else any(now)
+        return self._rows[tokens]
+
+    def _begin(self, _module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if self._off:
+            return
+        ids = kwargs.get("input_ids", args[0] if args else None)
+        if ids is None or len(ids) != 1:
+            got = "embeddings" if ids is None else f"a batch of {len(ids)}"
+            raise ModelError(
+                f"an intervention acts on one sequence of token ids at a time, since spans are told by sequence; got "
+                f"{got}. Run the sequences one after the other."
+            )
+        cache = kwargs.get("past_key_values")
+        self.start = 0 if cache is None else int(cache.get_seq_length())
+        if self.start > len(self.token_ids):
+            raise ModelError(
+                f"an intervention must see a sequence from its first token on: {len(self.token_ids)} tokens were read "
+                f"inside, but the cache holds {self.start}. Begin inside with an empty cache."
+            )
+        self._rewind()
+        self.shared, self._rows, self._fired = {}, {}, set()
+        for token in ids[0].tolist():
+            self._take(token)
+
+    def _end(self, _module: Any, _args: Any, _output: Any) -> None:
+        silent = [where for point, where in enumerate(self._points) if point not in self._fired]
+        if silent and not self._off:
+            raise ModelError(
+                f"the intervention did not reach {silent[0]}: this forward bypasses that module (native MXFP4 or "
+                "MegaBlocks kernels, or a compiled model), so nothing would be changed. Load with dequantised experts."
+            )
+
+    def _rewind(self) -> None:
+        """Forget the tokens from the start of this forward on, where a sequence begins or is taken back."""
+        if self.start == len(self.token_ids):
+            return
+        kept, self.token_ids = self.token_ids[: self.start], []
+        self._parser = HarmonyParser(self.model.tokenizer)
+        for members in self._members.values():
+            members.clear()
+        for token in kept:
+            self._take(token)
+
+    def _take(self, token: int) -> None:
+        at = len(self.token_ids)
+        self.token_ids.append(token)
+        channel = self._channel(token, at) if any(tokens in CHANNELS for tokens in self._members) else None
+        for tokens, members in self._members.items():
+            members.append(self._is_member(tokens, at, channel))
+
+    def _channel(self, token: int, at: int) -> str | None:
+        """Return the channel a token is content of, told from the tokens up to it."""
+        self._parser.feed(token)
+        if at < (self.num_prompt_tokens or 0) or token in self._parser.special_ids:
+            return None
+        message = self._parser.messages[-1]
+        return message.channel if at >= message.content_start else None
+
+    def _is_member(self, tokens: Tokens, at: int, channel: str | None) -> bool:
+        if not isinstance(tokens, str):
+            return tokens[0] <= at and (tokens[1] is None or at < tokens[1])
+        if tokens in CHANNELS:
+            return channel == tokens
+        return tokens == "all" or (at < (self.num_prompt_tokens or 0)) == (tokens == "prompt")
+
+
+@contextmanager
+def intervene(
+    model: Model, interventions: Intervention | Sequence[Intervention], *, num_prompt_tokens: int | None = None
+) -> Iterator[Reading]:
+    """Change a model inside the context; afterwards it is bit-identical to before.
+
+    Traces captured or replayed inside say so in ``meta["intervention"]``. Their ``router_logits`` are what the routers
+    themselves said; their ``expert_indices`` and ``expert_weights`` are the choice that was used in its place. What
+    acts behind the router (zero contribution, mean output, swap) leaves both as the router gave them. Queries, keys
+    and sink logits are recorded as the model made them, before attention is changed.
+
+    Args:
+        model: from `workbench.load`.
+        interventions: one, or several that act together, in order.
+        num_prompt_tokens: where the completion begins, for tokens named ``prompt``, ``completion`` or by channel.
+
+    Raises:
+        ModelError: an expert, layer or head that does not exist, changes that do not go together, tokens that cannot
+            be told, a batch, or a forward that bypasses what is to be changed.
+    """
+    wanted = [interventions] if isinstance(interventions, Intervention) else list(interventions)
+    if not wanted:
+        raise ModelError("expected at least one intervention, got none")
+    for intervention in wanted:
+        intervention.check(model, wanted)
+    reading = Reading(model, num_prompt_tokens)
+    stamps = [intervention.describe() for intervention in wanted]
+    try:
+        reading.watch()
+        for intervention in sorted(wanted, key=lambda one: one.order):
+            intervention.attach(reading)
+        model.interventions += stamps
+        yield reading
+    finally:
+        for handle in reading.handles:
+            handle.remove()
+        model.interventions[:] = [one for one in model.interventions if all(one is not stamp for stamp in stamps)]
+
+
+def check_tokens(model: Model, tokens: Tokens, num_prompt_tokens: int | None) -> None:
+    """Raise `ModelError` for tokens that are malformed, or cannot be told for this model."""
+    if isinstance(tokens, str):
+        if tokens not in NAMED:
+            raise ModelError(f"expected tokens {', '.join(NAMED)} or (start, stop), got {tokens!r}")
+        if tokens in CHANNELS and not has_channels(model):
+            raise ModelError(
+                f"the tokenizer of {model.name} has no harmony tokens, so it writes no {tokens} channel. Choose "
+                "tokens by position, (start, stop), or completion."
+            )
+        if tokens != "all" and num_prompt_tokens is None:
+            raise ModelError(f"tokens {tokens!r} need num_prompt_tokens, which says where the completion begins")
+        return
+    if not (isinstance(tokens, tuple) and len(tokens) == 2 and all(isinstance(i, int | None) for i in tokens)):
+        raise ModelError(f"expected tokens as (start, stop), or one of {', '.join(NAMED)}, got {tokens!r}")
+    start, stop = tokens
+    if not (isinstance(start, int) and start >= 0 and (stop is None or stop > start)):
+        raise ModelError(f"expected tokens (start, stop) with 0 ≤ start < stop, got {tokens!r}")
+
+
+def has_channels(model: Model) -> bool:
+    """Say whether a model's tokenizer has the tokens that messages with channels are written in."""
+    channel = model.tokenizer.convert_tokens_to_ids("<|channel|>")
+    return channel is not None and model.tokenizer.convert_ids_to_tokens(channel) == "<|channel|>"
+
+
+def name_of(tokens: Tokens) -> str:
+    """Name tokens, for a sentence."""
+    if isinstance(tokens, str):
+        return f"in the content of the {tokens} channel" if tokens in CHANNELS else f"one of {tokens}"
+    start, stop = tokens
+    return f"at {start} or after" if stop is None else f"within {start}–{stop - 1}"
+
+
+def blend(new: Tensor, old: Tensor, rows: Rows) -> Tensor:
+    """Return the new values [row, …] in the rows that are changed, the old ones in the others."""
+    if rows is None:
+        return new
+    return torch.where(rows.to(old.device).view(-1, *[1] * (old.ndim - 1)), new, old)
