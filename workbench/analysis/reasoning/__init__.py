@@ -12,7 +12,9 @@ from workbench.analysis.reasoning.answers import (
     last_result,
     same_answer,
 )
+from workbench.analysis.reasoning.backtracking import Backtracking, backtracking
 from workbench.analysis.reasoning.channels import ChannelLength, completion_content, length_by_channel
+from workbench.analysis.reasoning.lens import AnswerInLens, answer_in_lens, answer_tokens
 from workbench.analysis.reasoning.sentence_labels import (
     LABELS,
     MARKERS,
@@ -36,6 +38,8 @@ __all__ = [
     "LABELS",
     "MARKERS",
     "RULES",
+    "AnswerInLens",
+    "Backtracking",
     "ChainAgreement",
     "ChannelLength",
     "Fired",
@@ -43,6 +47,9 @@ __all__ = [
     "LabelledSentence",
     "Rule",
     "SentenceStatistics",
+    "answer_in_lens",
+    "answer_tokens",
+    "backtracking",
     "chain_agreement",
     "completion_content",
     "entropy",

@@ -10,10 +10,11 @@ from workbench.trace import Trace
 __all__ = ["ChainAgreement", "chain_agreement", "final_answer", "last_number", "last_result", "same_answer"]
 
 # 12, -3, 1,000.50, 2e5; in 5-3 and f(x)-3 the minus is the operator's.
-_NUMBER = re.compile(r"(?<![\w.)])[-−]?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?(?:[eE][-+]?\d+)?")
+NUMBER = r"(?<![\w.)])[-−]?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?(?:[eE][-+]?\d+)?"
+_NUMBER = re.compile(NUMBER)
 _CONCLUDES = re.compile(r"(?i)\b(?:so|thus|therefore|hence|answer|total|result|sum|equals|gives|boxed)\b")
 _STATEMENT = re.compile(r"\n|(?<=[.!?;])\s")
-_EQUALS = re.compile(rf"=\s*({_NUMBER.pattern})")
+_EQUALS = re.compile(rf"=\s*({NUMBER})")
 
 
 def final_answer(trace: Trace) -> str | None:
