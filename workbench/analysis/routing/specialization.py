@@ -72,12 +72,7 @@ def token_specialization(
             that was seen ``min_count`` times.
     """
     table = _Counts(expert_indices, token_ids, num_experts, min_count, num_shuffles, seed)
-    most, null, experts = np.zeros((3, table.num_layers, len(table.ids)), dtype=np.uint32)
-    for layers, parts in table:
-        most[layers] = np.concatenate([counts.max(-1) for counts in parts], axis=1)
-        experts[layers] = np.concatenate([counts.argmax(-1) for counts in parts], axis=1)
-    for layers, parts in table.shuffled():
-        null[layers] += np.concatenate([counts.max(-1) for counts in parts], axis=1)
+    most, experts, null = _busiest(table)
     ascending = np.argsort(table.ids)
     most, null, experts, total = (each.T[ascending] for each in (most, null, experts, table.totals[None]))
     ids = {"token_id": tuple(table.ids[ascending].tolist())}
@@ -90,6 +85,17 @@ def token_specialization(
         experts=Labelled(experts.astype(np.int64), dims, coords, f"expert of {what}{table.source}"),
         counts=Labelled(total[:, 0], ("token_id",), ids, f"times seen{table.source}"),
     )
+
+
+def _busiest(table: "_Counts") -> tuple[NDArray[np.uint32], NDArray[np.uint32], NDArray[np.uint32]]:
+    """Return the largest counts, their experts, and the largest of shuffled tokens, [layer, token id] each."""
+    most, experts, null = np.zeros((3, table.num_layers, len(table.ids)), dtype=np.uint32)
+    for layers, parts in table:
+        most[layers] = np.concatenate([counts.max(-1) for counts in parts], axis=1)
+        experts[layers] = np.concatenate([counts.argmax(-1) for counts in parts], axis=1)
+    for layers, parts in table.shuffled():
+        null[layers] += np.concatenate([counts.max(-1) for counts in parts], axis=1)
+    return most, experts, null
 
 
 def token_information(
