@@ -74,7 +74,8 @@ def token_specialization(
     table = _Counts(expert_indices, token_ids, num_experts, min_count, num_shuffles, seed)
     most, experts, null = _busiest(table)
     ascending = np.argsort(table.ids)
-    most, null, experts, total = (each.T[ascending] for each in (most, null, experts, table.totals[None]))
+    most, null, experts = (each.T[ascending] for each in (most, null, experts))
+    total = table.totals[ascending, None]
     ids = {"token_id": tuple(table.ids[ascending].tolist())}
     coords = {**ids, **table.coords}
     dims = ("token_id", "layer")
