@@ -5,6 +5,7 @@ from written_chain import written_chain
 
 import workbench as wb
 from workbench.analysis.reasoning import backtracking
+from workbench.trace import Span
 
 
 def of(*sentences: str) -> wb.Trace:
@@ -15,7 +16,7 @@ def _tokens(sentence: str) -> list[str]:
     return [word if at == 0 else f" {word}" for at, word in enumerate(sentence.split())]
 
 
-def number_of(trace: wb.Trace, span: wb.Span | None) -> int | None:
+def number_of(trace: wb.Trace, span: Span | None) -> int | None:
     chain = [s for s in trace.sentences if s.channel == "analysis"]
     return None if span is None else chain.index(span)
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from workbench.capturing import capture, replay
     from workbench.experiments.efforts import compare_efforts
+    from workbench.experiments.sweeps import sweep
     from workbench.families import ModelError
     from workbench.harmony import HarmonyError
     from workbench.model import Model, load
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from workbench.sizing import estimate
     from workbench.spec import CaptureSpec
     from workbench.store import TraceStore
-    from workbench.trace import Span, Trace, TraceError
+    from workbench.trace import Trace, TraceError
     from workbench.trace_file import open_trace
 
 __all__ = [
@@ -22,7 +23,6 @@ __all__ = [
     "HarmonyError",
     "Model",
     "ModelError",
-    "Span",
     "Trace",
     "TraceError",
     "TraceStore",
@@ -33,6 +33,7 @@ __all__ = [
     "open_trace",
     "recover",
     "replay",
+    "sweep",
 ]
 
 __version__ = version("moe-workbench")
@@ -44,7 +45,6 @@ _HOME = {
     "HarmonyError": "harmony",
     "Model": "model",
     "ModelError": "families",
-    "Span": "trace",
     "Trace": "trace",
     "TraceError": "trace",
     "TraceStore": "store",
@@ -55,6 +55,7 @@ _HOME = {
     "open_trace": "trace_file",
     "recover": "shards",
     "replay": "capturing",
+    "sweep": "experiments.sweeps",
 }
 
 
