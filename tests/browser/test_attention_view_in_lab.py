@@ -1,21 +1,18 @@
 """AttentionView in a real JupyterLab: what it shows is what ``trace.attention`` gives, by mouse and by keyboard."""
 
 import json
-import os
 import re
-import time
 from pathlib import Path
-from typing import Any
 
 import pytest
+from attention_page import View
 from axe_playwright_python.sync_playwright import Axe
-from lab import LabNotebook, LabServer, OpenNotebook
-from playwright.sync_api import Locator, expect
+from lab import LabServer, OpenNotebook
+from playwright.sync_api import expect
 
 import workbench as wb
 
 TESTS = Path(__file__).parents[1]
-PERFORMANCE = Path(__file__).parents[2] / "artifacts" / "performance.json"
 
 SYNTHETIC = f"import sys; sys.path.insert(0, {str(TESTS)!r}); from synthetic import synthetic_trace"
 IMPORT = "from widgets import AttentionView, TraceExplorer"
@@ -53,55 +50,6 @@ def hint_trace(tiny: wb.Model, lab_server: LabServer) -> None:
     """Captured once, for the kernels to open."""
     trace = wb.capture(tiny, "91+40+98+66=? hint: 249", effort="high", temperature=0)
     trace.save(lab_server.root / "hint.safetensors")
-
-
-class View:
-    """One attention view on the page."""
-
-    def __init__(self, notebook: LabNotebook, index: int = 0) -> None:
-        self.notebook, self.page = notebook, notebook.page
-        self.root = self.page.locator(".moe-attention").nth(index)
-        self.root.wait_for(timeout=60_000)
-        self.root.scroll_into_view_if_needed()
-        self.axis = self.root.locator(".moe-attention-axis")
-        self.map = self.root.locator(".moe-attention-map")
-
-    def press(self, *keys: str) -> None:
-        self.root.focus()
-        for key in keys:
-            self.page.keyboard.press(key)
-
-    def expect(self, **data: Any) -> None:
-        """Wait until the selection on the page is this, and drawn."""
-        for name, value in data.items():
-            self.root.and_(self.page.locator(f'[data-{name}="{value}"]')).wait_for(timeout=20_000)
-
-    def expect_map(self, shows: str, state: str = "here") -> None:
-        expect(self.map).to_have_attribute("data-shows", shows, timeout=20_000)
-        expect(self.map).to_have_attribute("data-state", state, timeout=20_000)
-
-    def masses(self) -> dict[str, Any]:
-        line = self.root.locator(".moe-mass-words")
-        names = ("sink", "first", "further", "shown", "sum")
-        return {n: v if (v := line.get_attribute(f"data-{n}")) == "none" else float(v or "nan") for n in names}
-
-    def found(self, name: str) -> list[list[float]]:
-        """What a list shows, as [token, weight]."""
-        words = self.list(name).get_attribute("data-found") or ""
-        return [[float(n) for n in pair.split(":")] for pair in words.split()]
-
-    def list(self, name: str) -> Locator:
-        return self.root.locator(f'.moe-token-list[data-list="{name}"]')
-
-    def hint(self) -> str:
-        return self.root.locator(".moe-map-hint").inner_text()
-
-    def shown_cell(self, row: int, column: int, of: int, left: int = 46, top: int = 24) -> dict[str, float]:
-        """Where a cell of a map of ``of`` × ``of`` cells is on its canvas."""
-        box = self.map.locator("canvas").bounding_box()
-        assert box is not None
-        cell = min((box["width"] - left - 2) / of, (box["height"] - top - 2) / of, 34)
-        return {"x": left + (column + 0.5) * cell, "y": top + (row + 0.5) * cell}
 
 
 def assert_same(shown: list[list[float]], expected: list[list[float]], within: float = 2e-4) -> None:
@@ -297,131 +245,3 @@ def test_hostile_texts_missing_layers_no_sinks_and_no_kernel(lab_notebook: OpenN
     view.expect_map("overview")
     assert notebook.heard.dialogs == []
     assert notebook.heard.page_errors == []
-
-
-MEASURE = """() => {
-    window.durations = [];
-    new PerformanceObserver(list => list.getEntries().forEach(e => e.name === 'keydown' && durations.push(e.duration)))
-        .observe({type: 'event', durationThreshold: 16});
-}"""
-
-WATCH = """() => {
-    window.firstPaint = null;
-    const seen = () => {
-        const axis = document.querySelector('.moe-attention-axis[data-state="here"]');
-        if (!axis) return requestAnimationFrame(seen);
-        requestAnimationFrame(() => { window.firstPaint = (performance.timeOrigin + performance.now()) / 1000; });
-    };
-    seen();
-}"""
-
-
-@pytest.mark.parametrize(("tokens", "layers", "steps"), [(8192, 24, 40), (32_768, 2, 20)])
-def test_speed_is_measured(
-    lab_notebook: OpenNotebook, capsys: pytest.CaptureFixture[str], tokens: int, layers: int, steps: int
-) -> None:
-    """Print and keep first paint, bytes, heap and step times; the targets are reported on, not asserted."""
-    show = "import time; from IPython.display import display; x = AttentionView(trace, token=start, layer=1, head=10)"
-    make = f"trace = synthetic_trace(tokens={tokens}, layers={layers}); start = {tokens * 3 // 4}"
-    cells = [SYNTHETIC, IMPORT, make, f"{show}; display(x); ran = time.time()"]
-    notebook = lab_notebook(cells, run=False)
-    page = notebook.page
-    session = page.context.new_cdp_session(page)
-    received: list[tuple[float, int]] = []  # seconds on the browser's clock, bytes
-    session.on(
-        "Network.webSocketFrameReceived", lambda e: received.append((e["timestamp"], frame_bytes(e["response"])))
-    )
-    session.send("Network.enable")
-    clock = time.time() - browser_clock(session)
-    page.evaluate(WATCH)
-    before = heap_mb(session)
-    notebook.run_all()
-    view = View(notebook)
-    page.wait_for_function("window.firstPaint !== null", timeout=60_000)
-    painted, ran = page.evaluate("window.firstPaint"), notebook.evaluate("ran")
-    sent = sum(size for at, size in received if at + clock <= painted)
-    measured: dict[str, Any] = {"first_row_s": round(painted - ran, 2), "sent_till_then_mb": round(sent / 1e6, 2)}
-    view.expect_map("sentences")
-    page.locator('.moe-wall[data-state="here"]').wait_for(timeout=60_000)
-    page.wait_for_timeout(500)
-    measured["sent_with_all_panels_mb"] = round(sum(size for _, size in received) / 1e6, 2)
-    page.evaluate(MEASURE)
-    for name, keys, count in (("token", ["ArrowRight"], steps), ("head", ["]", "["], steps // 2)):
-        measured |= {f"{name}_{k}": v for k, v in step_times(view, keys, count).items()}
-    measured["head_row_p95_ms"] = row_times(view, steps // 3)
-    measured["heap_mb"] = round(heap_mb(session) - before, 1)
-    measured |= {
-        "chromium": page.context.browser.version,
-        "cpus": os.cpu_count(),
-        "load": round(os.getloadavg()[0], 1),
-    }
-    with capsys.disabled():
-        print(f"\nAttentionView, {tokens:,} tokens × {layers} layers")
-        for name, value in measured.items():
-            print(f"  {name:24} {value}")
-    keep(f"attention_view_{tokens}", measured)
-    notebook.screenshot(f"attention_view_{tokens}", of=view.root)
-    assert notebook.heard.page_errors == []
-    assert view.masses()["sum"] == pytest.approx(1, abs=5e-3)
-
-
-def frame_bytes(frame: dict[str, Any]) -> int:
-    """Bytes of a websocket frame; binary ones come in base64."""
-    length = len(frame["payloadData"])
-    return length * 3 // 4 if frame["opcode"] == 2 else length
-
-
-def browser_clock(session: Any) -> float:
-    """The time that the browser gives to network events, in seconds."""
-    session.send("Performance.enable")
-    return next(m["value"] for m in session.send("Performance.getMetrics")["metrics"] if m["name"] == "Timestamp")
-
-
-def heap_mb(session: Any) -> float:
-    """What JavaScript holds after a collection, array buffers included."""
-    session.send("HeapProfiler.collectGarbage")
-    usage = session.send("Runtime.getHeapUsage")
-    return float(usage["usedSize"] + usage.get("backingStorageSize", 0)) / 1e6
-
-
-def step_times(view: View, keys: list[str], count: int) -> dict[str, float]:
-    """Press keys at reading speed; return percentiles of key to presented frame, in ms (8 ms steps)."""
-    view.page.evaluate("durations.length = 0")
-    for i in range(count):
-        view.press(keys[i % len(keys)])
-        view.page.wait_for_timeout(60)
-    view.page.wait_for_timeout(500)
-    reported = view.page.evaluate("durations")
-    # Event Timing reports nothing under 16 ms: those steps count as 8.
-    durations = sorted([8.0] * max(0, count - len(reported)) + reported)
-    return {"p50_ms": durations[len(durations) // 2], "p95_ms": durations[int(len(durations) * 0.95)], "n": count}
-
-
-ROW_OF_HEAD = """async key => {
-    const root = document.querySelector('.moe-attention');
-    const gutter = root.querySelectorAll('.moe-gutter')[4];
-    const before = gutter.textContent;
-    const bar = root.querySelector('.moe-mass-bar');
-    const start = performance.now();
-    root.dispatchEvent(new KeyboardEvent('keydown', {key, bubbles: true, cancelable: true}));
-    const frame = () => new Promise(done => requestAnimationFrame(done));
-    do await frame(); while (gutter.textContent === before || bar.hidden);
-    await frame();
-    return performance.now() - start;
-}"""
-
-
-def row_times(view: View, count: int) -> float:
-    """Switch through heads nobody saw yet; return the 95th percentile in ms until the row of the new head stands."""
-    view.root.focus()
-    times = []
-    for _ in range(count):
-        times.append(view.page.evaluate(ROW_OF_HEAD, "]"))
-        view.page.wait_for_timeout(300)
-    return round(sorted(times)[int((count - 1) * 0.95)], 1)
-
-
-def keep(name: str, measured: dict[str, Any]) -> None:
-    PERFORMANCE.parent.mkdir(parents=True, exist_ok=True)
-    kept = json.loads(PERFORMANCE.read_text()) if PERFORMANCE.exists() else {}
-    PERFORMANCE.write_text(json.dumps(kept | {name: measured}, indent=1))
