@@ -22,6 +22,8 @@ from workbench.shards import ShardWriter, remove_shards
 from workbench.sizing import check_room
 from workbench.spec import CaptureSpec
 from workbench.trace import Trace
+from workbench.transcripts.rendering import Rendered, render_transcript
+from workbench.transcripts.transcript import Transcript
 
 __all__ = ["capture", "capture_tokens", "replay"]
 
@@ -157,7 +159,7 @@ def _finishing(display: LiveDisplay | None, run: Rollout) -> Iterator[None]:
 
 def replay(
     model: Model,
-    transcript: Trace | Sequence[int] | Sequence[Mapping[str, str]],
+    transcript: Trace | Transcript | Sequence[int] | Sequence[Mapping[str, str]],
     *,
     num_prompt_tokens: int | None = None,
     effort: str | None = None,
@@ -172,7 +174,8 @@ def replay(
 
     Args:
         model: from `workbench.load`.
-        transcript: token ids, a trace, or messages (rendered with the tokenizer's template).
+        transcript: token ids, a trace, messages (rendered with the tokenizer's template), or what a reader of
+            `workbench.transcripts` returned.
         num_prompt_tokens: default: a trace's own, else up to the assistant's header after the last user message.
         effort: for messages, the effort to render; for token ids, recorded as stated.
         force_routing: make the model use the experts and weights that the given trace recorded.
@@ -180,7 +183,13 @@ def replay(
 
     Raises:
         ModelError: fewer than two tokens, ids outside the vocabulary, or more than the context.
+        TranscriptError: token ids of another tokenizer, or a transcript without its prompt.
     """
+    if isinstance(transcript, Transcript):
+        rendered = render_transcript(model.tokenizer, transcript)
+        prompt = rendered.num_prompt_tokens if num_prompt_tokens is None else num_prompt_tokens
+        said: dict[str, Any] = {"num_prompt_tokens": prompt, "effort": transcript.effort or effort, "force_routing": force_routing}
+        return _of_transcript(replay(model, rendered.token_ids, capture=capture, **said), transcript, rendered)
     spec = capture or CaptureSpec()
     token_ids, question, effort = _read_transcript(model, transcript, effort)
     _check_token_ids(model, token_ids)
@@ -203,6 +212,14 @@ def replay(
     facts |= {"routing": "forced"} if force_routing else {}
     trace = assemble(collector, describe(collector, num_prompt_tokens, "replay", facts))
     return _beside_the_recorded(trace, transcript, force_routing) if isinstance(transcript, Trace) else trace
+
+
+def _of_transcript(trace: Trace, transcript: Transcript, rendered: Rendered) -> Trace:
+    """Say in a replay what it was read from, whether its tokens are the server's, and what was lost."""
+    meta = {**trace.meta, "question": transcript.question, "truncated": transcript.ended}
+    meta["sources"] = {**meta["sources"], "token_ids": rendered.token_source}
+    meta["provenance"] = {**meta["provenance"], "transcript": rendered.facts}
+    return Trace(trace.arrays, trace.spans, meta)
 
 
 def _beside_the_recorded(trace: Trace, recorded: Trace, forced: bool) -> Trace:
