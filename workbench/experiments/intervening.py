@@ -120,6 +120,18 @@ class Reading:
         """Return, for every token read so far, whether it is one of the tokens."""
         return self._members[tokens]
 
+    def touched(self) -> list[bool]:
+        """Return, for every token read so far, whether its forward was changed anywhere."""
+        return [any(here) for here in zip(*self._members.values(), strict=True)]
+
+    def would_touch(self, token_ids: Sequence[int]) -> list[bool]:
+        """Return `touched` for a sequence, without a forward."""
+        self.start = 0
+        self._rewind()
+        for token in token_ids:
+            self._take(token)
+        return self.touched()
+
     @contextmanager
     def off(self) -> Iterator[None]:
         """Leave the model unchanged inside, for another sequence."""
