@@ -59,6 +59,10 @@ class SharedSelection(anywidget.AnyWidget):
         told = {name: value for name, value in wanted.items() if value is not None}
         super().__init__(_selection_key=key, _selection_told=list(told), **{**(start or {}), **told}, **traits)
 
+    def _count(self, name: str) -> int:
+        """Return how many tokens, layers, heads or experts a selection may choose from."""
+        return self._counts[name]
+
     def send_blocks(self, blocks: TraceBlocks, keys: Iterable[Any]) -> None:
         """Answer the browser, which asks for blocks by key; see js/blocks.js."""
         found, failed = blocks.read_all(keys)
@@ -67,7 +71,7 @@ class SharedSelection(anywidget.AnyWidget):
     @traitlets.validate("token", "layer", "head", "expert")
     def _check_selection(self, proposal: Any) -> int:
         name, value = proposal["trait"].name, int(proposal["value"])
-        count = max(1, self._counts[name])
+        count = max(1, self._count(name))
         if not 0 <= value < count:
             raise traitlets.TraitError(f"expected a {name} within 0–{count - 1}, got {value}")
         return value

@@ -9,22 +9,24 @@ const MOUNTED = 420;
 const REMOUNT_WITHIN = 120;
 const UNDERLINES = 6;
 
-// Tokens [from, to) to mount around a token.
-export function mountedRange(token, count) {
-  return { from: Math.max(0, token - MOUNTED), to: Math.min(count, token + MOUNTED + 1) };
+// Tokens [from, to) to mount around a token, none before `first`.
+export function mountedRange(token, count, first = 0) {
+  return { from: Math.max(first, token - MOUNTED), to: Math.min(count, token + MOUNTED + 1) };
 }
 
 // Whether a token is too near the end of what is mounted.
-export function mustRemount(range, token, count) {
+export function mustRemount(range, token, count, first = 0) {
   if (!range) return true;
-  const nearStart = token - range.from < REMOUNT_WITHIN && range.from > 0;
+  const nearStart = token - range.from < REMOUNT_WITHIN && range.from > first;
   const nearEnd = range.to - token <= REMOUNT_WITHIN && range.to < count;
   return nearStart || nearEnd;
 }
 
 export class Transcript {
-  constructor(explorer) {
+  // `first` is the first token that is shown, such as that of the completion.
+  constructor(explorer, { first = 0, label = "Transcript by channel" } = {}) {
     this.explorer = explorer;
+    this.first = first;
     this.range = null;
     this.spans = new Map(); // token → its element
     this.marked = { current: null, sentence: [], attended: [] };
@@ -32,7 +34,7 @@ export class Transcript {
       class: "moe-transcript-scroll",
       tabindex: "0",
       role: "region",
-      "aria-label": "Transcript by channel",
+      "aria-label": label,
     });
     this.element = h("section", { class: "moe-transcript" }, this.scroller);
     this.scroller.addEventListener("click", (event) => {
@@ -44,7 +46,7 @@ export class Transcript {
   // Read geometry here, before anything of this step is written.
   measure({ selection }) {
     this.scrollTo = null;
-    if (mustRemount(this.range, selection.token, this.explorer.facts.numTokens)) return;
+    if (mustRemount(this.range, selection.token, this.explorer.facts.numTokens, this.first)) return;
     this.scrollTo = this.target(selection.token);
   }
 
@@ -60,7 +62,7 @@ export class Transcript {
 
   draw({ selection }) {
     const { tokens, facts } = this.explorer;
-    const remount = mustRemount(this.range, selection.token, facts.numTokens);
+    const remount = mustRemount(this.range, selection.token, facts.numTokens, this.first);
     if (remount) this.mount(selection.token);
     this.mark(selection, tokens);
     const to = remount ? this.target(selection.token) : this.scrollTo;
@@ -69,13 +71,13 @@ export class Transcript {
 
   mount(token) {
     const { tokens, facts } = this.explorer;
-    this.range = mountedRange(token, facts.numTokens);
+    this.range = mountedRange(token, facts.numTokens, this.first);
     this.spans.clear();
     this.marked = { current: null, sentence: [], attended: [] };
     const { from, to } = this.range;
     const blocks = tokens.messages.filter((m) => m.start < to && m.stop > from).map((m) => this.message(m, from, to));
     this.scroller.replaceChildren(
-      ...(from > 0 ? [this.more(from, "before", from - 1)] : []),
+      ...(from > this.first ? [this.more(from - this.first, "before", from - 1)] : []),
       ...(blocks.length ? blocks : [h("div", { class: "moe-content" }, ...this.pieces(from, to))]),
       ...(to < facts.numTokens ? [this.more(facts.numTokens - to, "after", to)] : []),
     );

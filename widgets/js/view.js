@@ -14,11 +14,7 @@ export class View {
     this.model = model;
     this.facts = model.get("_facts");
     this.own = own;
-    this.selected = new Selection(model, {
-      clamp: (wanted) => this.clamp(wanted),
-      moved: () => this.schedule(),
-      own: Object.fromEntries(Object.keys(own).map((name) => [name, name])),
-    });
+    this.join(model);
     this.root = h("div", {
       class: `moe-root ${className}`,
       tabindex: "0",
@@ -35,6 +31,15 @@ export class View {
     this.listen();
     this.remeasure();
     this.frame();
+  }
+
+  // Take part in the one selection; a view of several traces gives a model of the one that is chosen.
+  join(model) {
+    this.selected = new Selection(model, {
+      clamp: (wanted) => this.clamp(wanted),
+      moved: () => this.schedule(),
+      own: Object.fromEntries(Object.keys(this.own).map((name) => [name, name])),
+    });
   }
 
   get selection() {

@@ -1,0 +1,143 @@
+// One column: an effort, its rollouts to pick from, and what the picked one said.
+
+import { answersWords, chipText, lengthWords, outcomeKind, outcomeWords } from "./effort_words.js";
+import { h, setText } from "./surface.js";
+import { Transcript } from "./transcript.js";
+
+export const FORKS = 0.5; // nats of surprisal from which a token is underlined
+
+// The completion of a rollout. Scrolling that it does itself is told apart from the reader's.
+class Completion extends Transcript {
+  constructor(explorer, label) {
+    super(explorer, { first: explorer.tokens.numPrompt, label });
+    this.logprobs = explorer.logprobs;
+  }
+
+  mount(token) {
+    super.mount(token);
+    const { from, to } = this.range;
+    for (let i = from; this.logprobs && i < to; i++) {
+      if (-this.logprobs[i] > FORKS) this.spans.get(i)?.classList.add("moe-forks");
+    }
+  }
+
+  // A chain without a word is said to be empty.
+  message(message, from, to) {
+    const element = super.message(message, from, to);
+    const { tokens } = this.explorer;
+    const first = message.contentStart;
+    if (first >= from && (first >= message.stop || tokens.isSpecial(first))) {
+      element.append(h("div", { class: "moe-secondary moe-empty", text: "empty: nothing was written here" }));
+    }
+    return element;
+  }
+
+  // A token that is not shown, such as one of the prompt, is marked nowhere.
+  draw({ selection }) {
+    const shown = selection.token >= this.first;
+    if (shown) super.draw({ selection });
+    else if (!this.range) this.mount(this.first);
+    if (!shown) this.mark({ ...selection, token: -1 }, this.explorer.tokens);
+    this.expected = this.scroller.scrollTop;
+  }
+
+  measure({ selection }) {
+    this.scrollTo = null;
+    if (selection.token >= this.first) super.measure({ selection });
+  }
+
+  // How far it is scrolled, 0 to 1; null where all of it is seen.
+  get scrolled() {
+    const room = this.scroller.scrollHeight - this.scroller.clientHeight;
+    return room > 1 ? this.scroller.scrollTop / room : null;
+  }
+
+  scrollAlong(share) {
+    this.scroller.scrollTop = share * (this.scroller.scrollHeight - this.scroller.clientHeight);
+    this.expected = this.scroller.scrollTop;
+  }
+}
+
+export class Column {
+  constructor(view, index) {
+    const facts = view.facts.columns[index];
+    Object.assign(this, { view, index, facts });
+    this.length = h("span", { class: "moe-secondary" });
+    this.name = h("button", {
+      type: "button",
+      class: "moe-effort-name",
+      text: facts.name,
+      title: facts.name,
+      onclick: () => view.choose(index, view.rollouts[index]),
+    });
+    this.chips = facts.outcomes.map((outcome, r) => this.chip(outcome, r));
+    this.holder = h("div", { class: "moe-effort-text" });
+    const answers = answersWords(facts);
+    this.element = h(
+      "section",
+      { class: "moe-effort", "aria-label": `${facts.name}, ${facts.outcomes.length} rollouts` },
+      h("div", { class: "moe-effort-head" }, this.name, this.length),
+      h("div", { class: "moe-effort-chips", role: "group", "aria-label": `rollouts of ${facts.name}` }, ...this.chips),
+      h("div", { class: "moe-secondary moe-effort-answers", text: answers, title: answers }),
+      this.holder,
+    );
+  }
+
+  chip(outcome, r) {
+    const words = outcomeWords(outcome, r, this.facts.rollouts[r].seed);
+    return h("button", {
+      type: "button",
+      class: `moe-effort-chip moe-outcome-${outcomeKind(outcome)}`,
+      text: chipText(outcome),
+      title: words,
+      "aria-label": words,
+      "aria-pressed": "false",
+      onclick: () => this.view.choose(this.index, r),
+    });
+  }
+
+  // The transcript of the picked rollout; while its text is waited for, words say so.
+  show(key, text) {
+    if (this.shown === (text ? key : null)) return;
+    this.shown = text ? key : null;
+    if (!text) {
+      this.transcript = null;
+      this.holder.replaceChildren(h("div", { class: "moe-undefined", text: this.view.textWords(key) }));
+      return;
+    }
+    const { tokens, logprobs } = text;
+    const explorer = {
+      tokens,
+      logprobs,
+      facts: { numTokens: tokens.length },
+      reading: { attention: () => ({ state: "missing" }) },
+      select: ({ token }) => this.view.pick(this.index, token),
+    };
+    this.transcript = new Completion(explorer, `What ${this.facts.name} said`);
+    this.transcript.scroller.addEventListener("scroll", () => this.scrolled());
+    this.holder.replaceChildren(this.transcript.element);
+  }
+
+  // The reader scrolled: the other columns go as far along.
+  scrolled() {
+    const { transcript } = this;
+    if (!transcript || Math.abs(transcript.scroller.scrollTop - transcript.expected) < 2) return;
+    transcript.expected = transcript.scroller.scrollTop;
+    const share = transcript.scrolled;
+    if (share !== null) this.view.scrollOthers(this.index, share);
+  }
+
+  measure(token) {
+    this.transcript?.measure({ selection: { token } });
+  }
+
+  draw(rollout, token, isChosen) {
+    this.element.dataset.chosen = String(isChosen);
+    this.name.setAttribute("aria-pressed", String(isChosen));
+    this.element.dataset.rollout = rollout;
+    this.element.dataset.token = token;
+    setText(this.length, lengthWords(this.facts.outcomes[rollout]));
+    this.chips.forEach((chip, r) => chip.setAttribute("aria-pressed", String(r === rollout)));
+    this.transcript?.draw({ selection: { token, layer: 0, head: 0 } });
+  }
+}
