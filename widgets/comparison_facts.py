@@ -63,7 +63,7 @@ def pair_facts(pair: Pair) -> dict[str, Any]:
         "threshold": None if pair.null is None else pair.null.threshold,
         "deltaThreshold": None if pair.test is None else pair.test.threshold,
         "shape": None if pair.test is None else list(pair.test.delta.values.shape),
-        "noRouting": _reason(pair, "divergence of expert loads"),
+        "noRouting": _reason(pair, "divergence of expert loads and overlap on the prompt, as "),
         "notTested": _reason(pair, "expert load not tested"),
         "overlap": None
         if overlap is None

@@ -81,7 +81,7 @@ test("numbers come with their n", () => {
   assert.equal(meanWords({ mean: null, low: null, high: null, n: 0 }), "not recorded");
   const share = { successes: 7, n: 8, value: 0.875, low: 0.5291, high: 0.9776 };
   assert.equal(proportionWords(share), "7/8 = 88 % [53, 98]");
-  assert.equal(countedWords({ numCompleted: 6, numCut: 2 }), "6 of 8 completed, 2 ✂");
+  assert.equal(countedWords({ numCompleted: 6, numCut: 2 }), "6 of 8, 2 ✂");
   assert.equal(nWords([3, 8, 8]), "n = 3–8");
   assert.equal(nWords([8, 8]), "n = 8");
   assert.deepEqual([0, 3, 13, 0.07, 250].map(niceEnd), [1, 5, 20, 0.1, 250]);

@@ -168,8 +168,6 @@ export class EffortView extends View {
     this.columns = this.facts.columns.map((_, c) => new Column(this, c));
     this.multiples = [LengthMultiple, AccuracyMultiple, EntropyMultiple, DivergenceMultiple].map((Kind) => new Kind(this));
     this.experts = new ExpertsMultiple(this);
-    this.experts.foot.textContent =
-      "outlined: beyond the family-wise 5 % threshold of the permutation test of whole rollouts. An association.";
     this.said = h("div", { class: "moe-warning moe-effort-said", role: "alert" });
     this.opened = h("div", { class: "moe-effort-opened" });
     this.status = new StatusLine([

@@ -50,7 +50,7 @@ export function proportionWords({ successes, n, value, low, high }) {
 
 // 8 of 10, 2 cut.
 export function countedWords({ numCompleted, numCut }) {
-  return numCut ? `${numCompleted} of ${numCompleted + numCut} completed, ${numCut} ✂` : `n = ${numCompleted}`;
+  return numCut ? `${numCompleted} of ${numCompleted + numCut}, ${numCut} ✂` : `n = ${numCompleted}`;
 }
 
 // What the completed rollouts answered, most frequent first.

@@ -5,7 +5,7 @@ import { niceEnd } from "./effort_words.js";
 import { Multiple } from "./multiple.js";
 import { decode, twoDigits } from "./numerics.js";
 import { missing, undefinedValue } from "./reading.js";
-import { paintAbsence } from "./surface.js";
+import { h, paintAbsence } from "./surface.js";
 
 const PAIR_HEAD = 20;
 const PAIR_SCALE = 20;
@@ -140,6 +140,15 @@ export class ExpertsMultiple extends PairMultiple {
     const all = this.delta.filter(Boolean).flatMap((values) => Array.from(values, Math.abs));
     this.top = niceEnd(Math.max(...all, 1e-9));
     this.row = Math.max(8, Math.min(18, this.row));
+    this.scale = h("span", { class: "moe-scale" });
+    const [low, high] = [`−${this.top}`, `+${this.top}`];
+    const outlined = "outlined: beyond the family-wise 5 % threshold of the permutation test of whole rollouts. ";
+    this.foot.append(low, " ", this.scale, ` ${high} per token · ${outlined}An association.`);
+  }
+
+  draw(palette) {
+    super.draw(palette);
+    this.scale.style.background = `linear-gradient(to right, ${palette.diverging.join(", ")})`;
   }
 
   columns() {
@@ -151,7 +160,6 @@ export class ExpertsMultiple extends PairMultiple {
   }
 
   resize(width) {
-    this.surface.width = width;
     this.surface.resize(width, this.height(width));
     this.painted = null;
   }
