@@ -31,6 +31,14 @@ no end. A channel is told from the tokens read so far, so it means the same whil
 
 NAMED = ("all", "prompt", "completion", *CHANNELS)
 
+
+@dataclass(frozen=True)
+class Later:
+    """The tokens after some others have begun that are not among them; only changes to attention are made there."""
+
+    tokens: Tokens
+
+
 Rows = Tensor | None
 """Which rows of a forward are changed: bool [row], or None for all of them."""
 
@@ -72,8 +80,10 @@ class Reading:
         self.shared: dict[Any, Any] = {}
         """what hooks of one forward leave for one another"""
         self.handles: list[RemovableHandle] = []
-        self._members: dict[Tokens, list[bool]] = {}
-        self._rows: dict[Tokens, Rows | bool] = {}
+        self._members: dict[Tokens | Later, list[bool]] = {}
+        self._begun: set[Tokens] = set()
+        self._changed: list[Tokens | Later] = []
+        self._rows: dict[Tokens | Later, Rows | bool] = {}
         self._parser = HarmonyParser(model.tokenizer)
         self._off = False
         self._fired: set[int] = set()
@@ -85,12 +95,9 @@ class Reading:
         self.handles.append(hf.register_forward_pre_hook(self._begin, with_kwargs=True))
         self.handles.append(hf.register_forward_hook(self._end))
 
-    def add_tokens(self, tokens: Tokens) -> None:
-        """Have the membership of tokens followed. Raises `ModelError` where they are not told."""
-        check_tokens(self.model, tokens, self.num_prompt_tokens)
-        self._members.setdefault(tokens, [])
-
-    def change_output(self, module: nn.Module, where: str, tokens: Tokens, edit: Callable[[Any, Rows], Any]) -> None:
+    def change_output(
+        self, module: nn.Module, where: str, tokens: Tokens | Later, edit: Callable[[Any, Rows], Any]
+    ) -> None:
         """Replace the output of a module by ``edit(output, rows)`` where a forward reads any of the tokens."""
         point = self._point(where, tokens)
 
@@ -104,7 +111,7 @@ class Reading:
         self,
         module: nn.Module,
         where: str,
-        tokens: Tokens,
+        tokens: Tokens | Later,
         edit: Callable[[tuple[Any, ...], dict[str, Any], Rows], tuple[tuple[Any, ...], dict[str, Any]]],
     ) -> None:
         """Replace what a module is called with by ``edit(args, kwargs, rows)``."""
@@ -116,13 +123,13 @@ class Reading:
 
         self.handles.append(module.register_forward_pre_hook(hook, with_kwargs=True))
 
-    def members(self, tokens: Tokens) -> list[bool]:
+    def members(self, tokens: Tokens | Later) -> list[bool]:
         """Return, for every token read so far, whether it is one of the tokens."""
         return self._members[tokens]
 
     def touched(self) -> list[bool]:
         """Return, for every token read so far, whether its forward was changed anywhere."""
-        return [any(here) for here in zip(*self._members.values(), strict=True)]
+        return [any(here) for here in zip(*(self._members[tokens] for tokens in self._changed), strict=True)]
 
     def would_touch(self, token_ids: Sequence[int]) -> list[bool]:
         """Return `touched` for a sequence, without a forward."""
@@ -151,12 +158,16 @@ class Reading:
                     + "Choose other tokens."
                 )
 
-    def _point(self, where: str, tokens: Tokens) -> int:
-        self.add_tokens(tokens)
+    def _point(self, where: str, tokens: Tokens | Later) -> int:
+        for each in (tokens.tokens, tokens) if isinstance(tokens, Later) else (tokens,):
+            if not isinstance(each, Later):
+                check_tokens(self.model, each, self.num_prompt_tokens)
+            self._members.setdefault(each, [])  # a span before what is later than it
+        self._changed.append(tokens)
         self._points.append(where)
         return len(self._points) - 1
 
-    def _rows_now(self, point: int, tokens: Tokens) -> Rows | bool:
+    def _rows_now(self, point: int, tokens: Tokens | Later) -> Rows | bool:
         """Return the rows of this forward that are among the tokens; True for all, False for none."""
         if self._off:
             return False
@@ -203,6 +214,7 @@ class Reading:
             return
         kept, self.token_ids = self.token_ids[: self.start], []
         self._parser = HarmonyParser(self.model.tokenizer)
+        self._begun.clear()
         for members in self._members.values():
             members.clear()
         for token in kept:
@@ -213,7 +225,12 @@ class Reading:
         self.token_ids.append(token)
         channel = self._channel(token, at) if any(tokens in CHANNELS for tokens in self._members) else None
         for tokens, members in self._members.items():
+            if isinstance(tokens, Later):
+                members.append(tokens.tokens in self._begun and not self._members[tokens.tokens][at])
+                continue
             members.append(self._is_member(tokens, at, channel))
+            if members[at]:
+                self._begun.add(tokens)
 
     def _channel(self, token: int, at: int) -> str | None:
         """Return the channel a token is content of, told from the tokens up to it."""
@@ -296,8 +313,10 @@ def has_channels(model: Model) -> bool:
     return channel is not None and model.tokenizer.convert_ids_to_tokens(channel) == "<|channel|>"
 
 
-def name_of(tokens: Tokens) -> str:
+def name_of(tokens: Tokens | Later) -> str:
     """Name tokens, for a sentence."""
+    if isinstance(tokens, Later):
+        return f"after one {name_of(tokens.tokens)}"
     if isinstance(tokens, str):
         return f"in the content of the {tokens} channel" if tokens in CHANNELS else f"one of {tokens}"
     start, stop = tokens
