@@ -9,10 +9,11 @@ from official_harmony import official_encoding
 from transcript_strategies import texts, transcripts, well_formed
 
 import workbench as wb
-from workbench.transcripts.as_trace import from_trace, to_trace
+from workbench.transcripts.as_trace import to_trace
 from workbench.transcripts.harmony_text import read_harmony, read_token_ids, write_harmony
 from workbench.transcripts.jsonl import read_jsonl, transcript_of_messages, write_jsonl
 from workbench.transcripts.messages import chat_messages, read_messages
+from workbench.transcripts.of_trace import from_trace
 from workbench.transcripts.rendering import render_transcript
 from workbench.transcripts.transcript import Transcript, TranscriptError, TranscriptMessage
 
