@@ -21,6 +21,9 @@ __all__ = ["EMBEDDED", "Model", "load"]
 EMBEDDED = "tiny"
 """The name of the model that ships with the workbench."""
 
+EMBEDDED_FOLDERS = {EMBEDDED: "weights", "tiny-hint-said": "weights-hint-said"}
+"""Where its weights are, and those of its variants, which differ in one habit; see workbench/tiny/CARD.md"""
+
 HASHED_WHOLE_BYTES = 256 << 20
 
 
@@ -138,8 +141,8 @@ class Model:
 
     @property
     def is_embedded(self) -> bool:
-        """Whether this is the embedded model, whose results say nothing about gpt-oss."""
-        return self.name == EMBEDDED
+        """Whether this is the embedded model or a variant of it, whose results say nothing about gpt-oss."""
+        return self.name in EMBEDDED_FOLDERS
 
     @property
     def end_token_ids(self) -> list[int]:
@@ -198,8 +201,8 @@ def load(
     """Load a mixture-of-experts model for capture.
 
     Args:
-        model: ``"tiny"`` (embedded), a folder with config.json and safetensors, a hub id such as
-            ``"openai/gpt-oss-20b"``, or a transformers model already in memory.
+        model: ``"tiny"`` (embedded) or its variant ``"tiny-hint-said"``, a folder with config.json and safetensors, a
+            hub id such as ``"openai/gpt-oss-20b"``, or a transformers model already in memory.
         tokenizer: required for a model in memory; otherwise loaded beside the weights.
         device: where to put it; default: the first GPU if there is one, else the CPU. Not used for a model in memory.
         dtype: ``"auto"`` keeps the checkpoint's, except that the embedded model runs in float32.
@@ -251,7 +254,7 @@ def _load_pretrained(name: str, tokenizer: Any, device: Any, dtype: Any) -> Mode
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
     source, folder = _locate(name)
-    if name == EMBEDDED and dtype == "auto":
+    if name in EMBEDDED_FOLDERS and dtype == "auto":
         dtype = torch.float32
     target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     with _reading(name, "config.json", f"Expected a known family: {known_families()}. {NO_CODE}\n{KNOWN_NAMES}"):
@@ -356,14 +359,14 @@ def _check_weights(name: str, info: dict[str, Any]) -> None:
 
 KNOWN_NAMES = (
     f'Known: "{EMBEDDED}" (embedded), a folder with config.json and *.safetensors, '
-    'or a hub id such as "openai/gpt-oss-20b".'
+    'or a hub id such as "openai/gpt-oss-20b". "tiny-hint-said" is a variant of the embedded model.'
 )
 
 
 def _locate(name: str) -> tuple[str, Path | None]:
     """Return what transformers is to load, and the folder when it is local."""
-    if name == EMBEDDED:
-        folder = Path(str(resources.files("workbench.tiny").joinpath("weights")))
+    if name in EMBEDDED_FOLDERS:
+        folder = Path(str(resources.files("workbench.tiny").joinpath(EMBEDDED_FOLDERS[name])))
     elif Path(name).is_dir():
         folder = Path(name)
     elif name.count("/") == 1 and not name.startswith((".", "/", "~")):

@@ -1,8 +1,9 @@
 """Endless training batches that depend on the seed and the tokens seen, and on nothing else."""
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -68,6 +69,7 @@ def stream(
     batch_tokens: int,
     batches_per_step: int,
     cursor: Cursor,
+    draw: Callable[[random.Random, Phase], Example] = draw_example,
 ) -> Iterator[list[Batch]]:
     """Yield the batches of each step, moving `cursor`; a cursor read from a checkpoint goes on exactly.
 
@@ -77,7 +79,7 @@ def stream(
     while True:
         phase = FIRST_PHASE if cursor.tokens_before_pool < first_phase_tokens else SECOND_PHASE
         rng = random.Random(f"{seed}/{cursor.pool}")
-        steps = _pool(rng, phase, tokenizer, batch_tokens, batches_per_step)
+        steps = _pool(rng, partial(draw, rng, phase), tokenizer, batch_tokens, batches_per_step)
         while cursor.step < len(steps):
             step = steps[cursor.step]
             cursor.step += 1
@@ -89,9 +91,13 @@ def stream(
 
 
 def _pool(
-    rng: random.Random, phase: Phase, tokenizer: "PreTrainedTokenizerFast", batch_tokens: int, batches_per_step: int
+    rng: random.Random,
+    draw: Callable[[], Example],
+    tokenizer: "PreTrainedTokenizerFast",
+    batch_tokens: int,
+    batches_per_step: int,
 ) -> list[list[Batch]]:
-    rows = [encode(draw_example(rng, phase), tokenizer) for _ in range(_POOL_SIZE)]
+    rows = [encode(draw(), tokenizer) for _ in range(_POOL_SIZE)]
     rows.sort(key=lambda row: len(row[0]))
     batches: list[list[tuple[list[int], list[int]]]] = [[]]
     for row in rows:

@@ -226,10 +226,18 @@ def export(model: "GptOssForCausalLM", tokenizer: "PreTrainedTokenizerFast", fol
     (folder / "model.safetensors").chmod(0o644)
 
 
-def run(recipe: Recipe, out: Path, max_steps: int | None, minutes: float, rank: int, num_processes: int) -> Training:
+def run(
+    recipe: Recipe,
+    out: Path,
+    max_steps: int | None,
+    minutes: float,
+    rank: int,
+    num_processes: int,
+    kind: type[Training] = Training,
+) -> Training:
     """Train until the recipe's tokens or `max_steps` are reached, with a checkpoint every `minutes`."""
     torch.set_num_threads(1)
-    training = Training(recipe)
+    training = kind(recipe)
     checkpoint = out / "checkpoint.safetensors"
     if checkpoint.exists():
         training.restore(checkpoint)
@@ -281,10 +289,19 @@ class _Log:
         self.losses, self.start, self.tokens = [], time.monotonic(), tokens
 
 
-def _worker(rank: int, recipe: Recipe, out: Path, max_steps: int | None, minutes: float, num: int, store: str) -> None:
+def _worker(
+    rank: int,
+    recipe: Recipe,
+    out: Path,
+    max_steps: int | None,
+    minutes: float,
+    num: int,
+    kind: type[Training],
+    store: str,
+) -> None:
     _die_with_parent()
     _join(rank, num, store)
-    run(recipe, out, max_steps, minutes, rank, num)
+    run(recipe, out, max_steps, minutes, rank, num, kind)
     dist.destroy_process_group()
 
 
@@ -306,25 +323,30 @@ def _die_with_parent() -> None:
 
 
 def train(
-    recipe: Recipe, out: Path, num_processes: int = 2, max_steps: int | None = None, minutes: float = 2.5
+    recipe: Recipe,
+    out: Path,
+    num_processes: int = 2,
+    max_steps: int | None = None,
+    minutes: float = 2.5,
+    kind: type[Training] = Training,
 ) -> Training:
-    """Train with `num_processes` single-thread processes, of which this is the first."""
+    """Train with `num_processes` single-thread processes, of which this is the first; ``kind`` is what trains."""
     out.mkdir(parents=True, exist_ok=True)
     if num_processes == 1:
-        return run(recipe, out, max_steps, minutes, 0, 1)
+        return run(recipe, out, max_steps, minutes, 0, 1, kind)
     context = torch.multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory() as folder:
         store = str(Path(folder) / "store")
         children = [
             context.Process(
-                target=_worker, args=(rank, recipe, out, max_steps, minutes, num_processes, store), daemon=True
+                target=_worker, args=(rank, recipe, out, max_steps, minutes, num_processes, kind, store), daemon=True
             )
             for rank in range(1, num_processes)
         ]
         for child in children:
             child.start()
         _join(0, num_processes, store)
-        training = run(recipe, out, max_steps, minutes, 0, num_processes)
+        training = run(recipe, out, max_steps, minutes, 0, num_processes, kind)
         dist.destroy_process_group()
         for child in children:
             child.join()
