@@ -66,6 +66,15 @@ def test_capture_cost_runs_and_all_ways_see_the_same_routing(tmp_path: Path) -> 
     assert [target["target"] for target in report["targets"]] == [1.03, 1.06, 1.15]
 
 
+def test_intervention_cost_runs_and_all_ways_generate_the_same(tmp_path: Path) -> None:
+    """The benchmark itself compares the tokens of hooks by hand, of nnsight and of the workbench."""
+    report = run("intervention_cost", "--small", "--rounds", "2", "--tokens", "6", out=tmp_path / "cost.json")
+    ways = {"generate", "generate, again", "route around", "hooks by hand: route around", "nnsight: route around"}
+    assert ways < report["measured"].keys()
+    assert report["measured"]["generate"]["ratio"]["median"] == 1.0
+    assert {target["target"] for target in report["targets"]} == {1.15}
+
+
 def test_trace_files_runs(tmp_path: Path) -> None:
     report = run("trace_files", "--rounds", "2", "--tokens", "2000", out=tmp_path / "files.json")
     assert {"open", "read"} == report["files"].keys()
