@@ -56,8 +56,8 @@ def ask(
         seed: sent where it is given; a server may not keep to it, and the Responses API has none.
         tools: as the API takes them. Their calls are read; nothing is run here.
         extra: more fields of the request, such as vLLM's ``{"return_token_ids": True}`` or ``{"logprobs": True}``.
-        effort_in: where a chat request names the effort: ``reasoning_effort``, or ``chat_template_kwargs`` (llama.cpp,
-            transformers).
+        effort_in: where a chat request names the effort: ``reasoning_effort`` as OpenAI does (vLLM, Ollama, LM Studio,
+            SGLang), or ``chat_template_kwargs`` (llama.cpp, transformers). A server ignores what it does not know.
         key_variable: the environment variable that holds the key; None sends none. A key is kept nowhere.
         plain_http: allow unencrypted HTTP to another machine.
         retries: after 429, 5xx and lost connections, by the client, each waiting longer.
@@ -251,8 +251,8 @@ class _Client:
 
     def _without_key(self, error: BaseException) -> str:
         """Return an error's words, with what lies beneath; a server may repeat the key it was sent."""
-        beneath = f" ({error.__cause__})" if error.__cause__ else ""
-        text = " ".join(f"{error}{beneath}".split())
+        beneath = error.__cause__ or getattr(error, "body", None)
+        text = " ".join(f"{error} ({beneath})".split()) if beneath and str(beneath) not in str(error) else str(error)
         text = text.replace(self._key, "…") if self._key else text
         return text if len(text) <= 400 else text[:399] + "…"
 
@@ -270,6 +270,10 @@ class _Saying:
         if isinstance(error, self._error):
             # Without the chain: the client's error holds the request, and the request the key.
             raise TranscriptError(f"{self._url}: {self._words(error)}") from None
+        if isinstance(error, json.JSONDecodeError):
+            raise TranscriptError(
+                f"expected a JSON object as the reply, got {quote(error.doc)}; is {self._url} the API's address?"
+            ) from None
 
 
 def _plain(value: Any) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import Any
 from workbench.transcripts.harmony_text import messages_from_text
 from workbench.transcripts.transcript import TranscriptError, TranscriptMessage, quote
 
-__all__ = ["MessageReader", "chat_messages", "read_messages"]
+__all__ = ["MessageReader", "chat_messages", "read_messages", "separate", "tool_name"]
 
 _REASONING = ("reasoning", "reasoning_content", "thinking")
 _READ = {"role", "content", "name", "tool_calls", "tool_call_id", "tool_name", "refusal", "function_call", *_REASONING}
@@ -22,6 +22,7 @@ _ROLES = {"system", "developer", "user", "assistant", "tool", "function"}
 
 # What a server's special tokens leave behind when they are dropped: ``assistant``, the channel, a recipient, a type.
 _BARE = re.compile(r"(?:^|assistant)(analysis|commentary|final)(?: to=([\w.\-]+))?(?: ?(json|code)(?=[\s{\[]|$))?")
+_CONTENT_TYPES = {"json": "<|constrain|>json", "code": "code"}
 _GUESSED = "channels: read from the spelling `analysis…assistantfinal…`, which an answer could spell too"
 
 
@@ -86,30 +87,15 @@ class MessageReader:
             text += str(refusal)
             self.lost.append(f"message {place}: that the server marked it as a refusal")
         found = [TranscriptMessage("assistant", thought, "analysis")] if thought else []
-        found += self._unseparated(text) if text and thought is None else []
+        found += self._separated(text) if thought is None else []
         if not found or (thought and text):
             found += [TranscriptMessage("assistant", text, "commentary" if calls else "final")] if text else []
         return [*found, *calls] or [TranscriptMessage("assistant", "", "final")]
 
-    def _unseparated(self, text: str) -> list[TranscriptMessage]:
-        """Read harmony that a server left in the content, with its special tokens or without; else nothing."""
-        if text.lstrip().startswith(("<|channel|>", "<|start|>", "<|message|>")):
-            return list(messages_from_text(text, None if text.lstrip().startswith("<|start|>") else "assistant"))
-        if not _looks_bare(text):
-            return []
-        self.lost.append(_GUESSED)
-        marks = list(_BARE.finditer(text))
-        stops = [mark.start() for mark in marks[1:]] + [len(text)]
-        return [
-            TranscriptMessage(
-                "assistant",
-                text[mark.end() : stop],
-                mark[1],
-                mark[2],
-                {"json": "<|constrain|>json", "code": "code"}.get(mark[3] or ""),
-            )
-            for mark, stop in zip(marks, stops, strict=True)
-        ]
+    def _separated(self, text: str) -> list[TranscriptMessage]:
+        found, guessed = separate(text)
+        self.lost += guessed
+        return found
 
     def _call(self, call: Any, place: int) -> list[TranscriptMessage]:
         function = call.get("function") if isinstance(call, Mapping) else None
@@ -152,6 +138,26 @@ class MessageReader:
                 kind = part.get("type") if isinstance(part, Mapping) else type(part).__name__
                 self.lost.append(f"message {place}: a part of type {kind}, which is no text")
         return "".join(texts)
+
+
+def separate(text: str) -> tuple[list[TranscriptMessage], list[str]]:
+    """Read harmony that a server left in an answer, with its special tokens or without; nothing where there is none.
+
+    Returns:
+        the messages, and what is lost because they were told by their spelling.
+    """
+    if text.lstrip().startswith(("<|channel|>", "<|start|>", "<|message|>")):
+        role = None if text.lstrip().startswith("<|start|>") else "assistant"
+        return list(messages_from_text(text, role)), []
+    if not _looks_bare(text):
+        return [], []
+    marks = list(_BARE.finditer(text))
+    stops = [mark.start() for mark in marks[1:]] + [len(text)]
+    found = [
+        TranscriptMessage("assistant", text[mark.end() : stop], mark[1], mark[2], _CONTENT_TYPES.get(mark[3] or ""))
+        for mark, stop in zip(marks, stops, strict=True)
+    ]
+    return found, [_GUESSED]
 
 
 def _looks_bare(text: str) -> bool:

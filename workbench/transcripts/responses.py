@@ -6,7 +6,7 @@ from typing import Any
 
 from workbench.transcripts.completions import NOT_TOLD, sent
 from workbench.transcripts.harmony_text import messages_from_text
-from workbench.transcripts.messages import tool_name
+from workbench.transcripts.messages import separate, tool_name
 from workbench.transcripts.transcript import Transcript, TranscriptError, TranscriptMessage, quote
 
 __all__ = ["join_events", "read_response"]
@@ -98,7 +98,11 @@ class _ItemReader:
     def _message(self, item: Mapping[str, Any], place: int) -> list[TranscriptMessage]:
         role = str(item.get("role", "assistant"))
         text = self._text(item.get("content"), place)
-        return [TranscriptMessage(role, text, "final" if role == "assistant" else None)]
+        if role != "assistant":
+            return [TranscriptMessage(role, text)]
+        found, guessed = separate(text)
+        self.lost += guessed
+        return found or [TranscriptMessage(role, text, "final")]
 
     def _text(self, content: Any, place: int) -> str:
         if isinstance(content, str):
