@@ -53,7 +53,7 @@ class ChainView(SharedSelection):
     _esm = bundle(FOLDER / "chain_view.js")
     _css = styles(FOLDER / "view.css", FOLDER / "transcript.css", FOLDER / "chain_view.css")
 
-    labels: traitlets.Dict[int, tuple[str, ...]] = traitlets.Dict(  # type: ignore[assignment]
+    labels: "traitlets.Dict[int, tuple[str, ...]]" = traitlets.Dict(  # type: ignore[assignment]
         help="first token of a sentence → own labels, which replace those of the rules"
     ).tag(
         sync=True,
@@ -66,7 +66,7 @@ class ChainView(SharedSelection):
     _chain = traitlets.Dict().tag(sync=True)
     _arrays = traitlets.Dict().tag(sync=True)
     _blocks = traitlets.Dict().tag(sync=True)
-    _branches: traitlets.List[dict[str, Any]] = traitlets.List().tag(sync=True)
+    _branches: "traitlets.List[dict[str, Any]]" = traitlets.List().tag(sync=True)
     _job = traitlets.Dict(help="what the model is asked to do: state, words").tag(sync=True)
 
     def __init__(
