@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Sequence
 from difflib import SequenceMatcher
+from math import ceil
 from typing import NamedTuple, Unpack
 
 from tqdm.auto import tqdm
@@ -79,7 +80,9 @@ def resample(
     run = _Run(
         setup, Batched(model, hotter, setup.seed + 1, setup.batch_size), similarity, threshold, max_draws, limit
     )
-    rollouts = len(places) * (2 * setup.samples + MIN_DIFFERENT)
+    longest = max(_draw_tokens(*chain.sentences[place]) for place in places)
+    draws = ceil(len(places) * max_draws * longest / limit)  # as rollouts of full length
+    rollouts = len(places) * (2 * setup.samples + MIN_DIFFERENT) + draws
     setup.say_cost([chain.before + chain.analysis], rollouts, limit)
     found = []
     for place in tqdm(places, "resample", unit="sentence", delay=2, leave=False):
@@ -150,6 +153,11 @@ def _resample_one(run: _Run, chain: Chain, place: int) -> SentenceImportance | N
     )
 
 
+def _draw_tokens(start: int, stop: int) -> int:
+    """Return how long a sentence drawn in place of one may become; it is cut there."""
+    return 3 * (stop - start) + 16
+
+
 def _draw(run: _Run, chain: Chain, place: int) -> tuple[list[tuple[int, ...]], list[int]]:
     """Draw sentences in place of one until enough are dissimilar; return their tokens, and the places of those."""
     (start, stop), setup = chain.sentences[place], run.setup
@@ -157,11 +165,14 @@ def _draw(run: _Run, chain: Chain, place: int) -> tuple[list[tuple[int, ...]], l
     drawn: list[tuple[int, ...]] = []
     different: list[int] = []
     while len(drawn) < setup.samples or (len(different) < MIN_DIFFERENT and len(drawn) < run.max_draws):
-        wanted = min(max(setup.samples, setup.batch_size), run.max_draws - len(drawn))
-        if not drawn:
-            wanted = setup.samples
+        wanted = setup.samples
+        if drawn:  # as many as should do, going by those so far
+            rate = max(len(different), 1) / len(drawn)
+            wanted = min(
+                ceil((MIN_DIFFERENT - len(different)) / rate) + 8, setup.batch_size, run.max_draws - len(drawn)
+            )
         found = run.draws.complete(
-            [prefix] * wanted, 3 * (stop - start) + 16, stop=lambda new: _sentence_ended(run, new), progress="draw"
+            [prefix] * wanted, _draw_tokens(start, stop), stop=lambda new: _sentence_ended(run, new), progress="draw"
         )
         for tokens in found:
             if tokens is None:
