@@ -175,6 +175,15 @@ def test_it_follows_the_keys_and_shows_the_traces_numbers(lab_notebook: OpenNote
     assert notebook.heard.page_errors == []
 
 
+def told(notebook: LabNotebook, expression: str, expected: Any) -> None:
+    """Wait until the kernel has heard of a change on the page."""
+    for _ in range(50):
+        if notebook.evaluate(expression) == expected:
+            return
+        notebook.page.wait_for_timeout(100)
+    assert notebook.evaluate(expression) == expected
+
+
 def test_clicks_select_and_own_labels_replace_those_of_the_rules(lab_notebook: OpenNotebook) -> None:
     notebook = lab_notebook([OPEN, KERNEL, IMPORT, "x = ChainView(trace, labels_by='Ada'); x"])
     view = View(notebook)
@@ -199,7 +208,7 @@ def test_clicks_select_and_own_labels_replace_those_of_the_rules(lab_notebook: O
     expect(view.row(2).locator(".moe-label")).to_have_text(["✎ problem setup"])
     expect(panel).to_contain_text("labels by Ada")
     assert "result consolidation rule so" in panel.inner_text().replace("\n", " "), "what fired stays to be seen"
-    assert notebook.evaluate("{str(k): list(v) for k, v in x.labels.items()}") == {str(third): ["problem setup"]}
+    told(notebook, "{str(k): list(v) for k, v in x.labels.items()}", {str(third): ["problem setup"]})
     assert notebook.evaluate("[x.labelled[2].labels[0], x.labelled[2].by]") == ["problem setup", "Ada"]
     notebook.execute(f"x.labels = {{{third}: ['self checking', 'unknown']}}")
     expect(view.row(2).locator(".moe-label")).to_have_text(["✎ self checking", "✎ unknown"])

@@ -30,7 +30,7 @@ export class ChainLens {
         this.next,
       ),
       this.absence,
-      h("div", { class: "moe-chain-lens-scroll" }, this.table),
+      h("div", { class: "moe-chain-lens-scroll", hidden: !this.ranks }, this.table),
       this.note,
     );
   }
