@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from workbench.families import Family, ModelError, family_of, has_router, known_families
+from workbench.original_layout import is_original, original_config, original_weights
 
 __all__ = ["EMBEDDED", "Model", "load"]
 
@@ -233,8 +234,11 @@ def published_config(name: str) -> Any:
             num_local_experts=num_experts,
             quantization_config={"quant_method": "mxfp4"},  # type: ignore[call-arg]
         )
+    source, folder = _locate(name)
+    if folder is not None and is_original(folder):
+        return original_config(folder)
     try:
-        return AutoConfig.from_pretrained(_locate(name)[0], trust_remote_code=False)
+        return AutoConfig.from_pretrained(source, trust_remote_code=False)
     except OSError as error:
         raise ModelError(f"cannot read the configuration of {name!r}: {str(error).splitlines()[0]}") from error
 
@@ -251,23 +255,27 @@ def _wrap(hf: nn.Module, tokenizer: Any) -> Model:
 
 
 def _load_pretrained(name: str, tokenizer: Any, device: Any, dtype: Any) -> Model:
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GptOssForCausalLM
 
     source, folder = _locate(name)
     if name in EMBEDDED_FOLDERS and dtype == "auto":
         dtype = torch.float32
     target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     with _reading(name, "config.json", f"Expected a known family: {known_families()}. {NO_CODE}\n{KNOWN_NAMES}"):
-        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+        original = folder if folder is not None and is_original(folder) else None
+        config = original_config(original) if original else AutoConfig.from_pretrained(source, trust_remote_code=False)
         family = family_of(config)
     with _reading(name, "the tokenizer", "Put tokenizer.json beside the weights, or pass load(..., tokenizer=...)."):
-        tokenizer = tokenizer or AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+        beside = _tokenizer_folder(original) if original else source
+        tokenizer = tokenizer or AutoTokenizer.from_pretrained(beside, trust_remote_code=False)
     with _reading(name, "the weights", "Download or copy the *.safetensors again, with their config.json."):
         if folder:
             _check_files(folder)
         # Safetensors only: other formats can run code when they are read.
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            source,
+        kind: Any = GptOssForCausalLM if original else AutoModelForCausalLM
+        loaded: Any = kind.from_pretrained(
+            None if original else source,
+            state_dict=original_weights(original, config) if original else None,
             config=config,
             dtype=dtype,
             device_map={"": target},
@@ -279,6 +287,11 @@ def _load_pretrained(name: str, tokenizer: Any, device: Any, dtype: Any) -> Mode
     _check_weights(name, info)
     _check_tokenizer(name, hf, tokenizer)
     return Model(hf.train(False), tokenizer, family, name, folder, getattr(config, "_commit_hash", None))
+
+
+def _tokenizer_folder(folder: Path) -> Path:
+    """Return where the tokenizer of OpenAI's layout is: the hub keeps that layout in a subfolder of the other."""
+    return folder if (folder / "tokenizer.json").is_file() else folder.resolve().parent
 
 
 NO_CODE = "Code that comes with a checkpoint is never run."
