@@ -359,5 +359,18 @@ def test_after_a_failure_in_the_middle_the_model_is_as_before(
         assert torch.equal(p, weights[n]), n
 
 
+def test_forced_routing_goes_with_changes_behind_the_router_only(tiny: wb.Model) -> None:
+    trace = wb.capture(tiny, QUESTION, effort="low", temperature=0)
+    with (
+        intervene(tiny, Scale({1: [3]}, factor=2.0)),
+        pytest.raises(wb.ModelError, match=r"forced routing would undo the intervention \(scale\)"),
+    ):
+        wb.replay(tiny, trace, force_routing=True)
+    with intervene(tiny, ZeroContribution({0: [1, 3, 5]})):
+        forced = wb.replay(tiny, trace, force_routing=True)
+    np.testing.assert_array_equal(forced.expert_indices, trace.expert_indices)
+    assert np.abs(forced.logprobs[1:] - trace.logprobs[1:]).max() > 1e-3
+
+
 def hooks(model: wb.Model) -> int:
     return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.hf.modules())

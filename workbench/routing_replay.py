@@ -16,6 +16,9 @@ from workbench.trace import Trace
 
 __all__ = ["forced_routing", "routing_agreement"]
 
+CHOOSING = ("route around", "force", "scale")
+"""Interventions on what a router gives; others, such as on attention, go together with forced routing."""
+
 
 @contextmanager
 def forced_routing(model: Model, trace: Trace) -> Iterator[None]:
@@ -25,8 +28,15 @@ def forced_routing(model: Model, trace: Trace) -> Iterator[None]:
     Forwards inside must read the trace's tokens from the first on.
 
     Raises:
-        ModelError: the trace lacks the routing of a layer, or a forward bypasses the router module.
+        ModelError: the trace lacks the routing of a layer, a forward bypasses the router module, or an intervention
+            changes what routers choose.
     """
+    chosen = [one["variant"] for one in model.interventions if one["variant"] in CHOOSING]
+    if chosen:
+        raise ModelError(
+            f"forced routing would undo the intervention ({chosen[0]}): both say which experts are used, with what "
+            "weight. Leave one out."
+        )
     if not trace.has("expert_indices") or trace.layers("expert_indices") != model.router_layers:
         have = trace.layers("expert_indices") if trace.has("expert_indices") else ()
         raise ModelError(
