@@ -1,10 +1,12 @@
 """The command ``workbench``: open JupyterLab, capture a trace, look at one."""
 
 import argparse
-import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+
+from workbench import cli_transcripts
+from workbench.terminal import printable
 
 __all__ = ["main"]
 
@@ -42,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Our own errors say what to do; a ValueError of another library is a defect and keeps its traceback.
         if isinstance(error, ValueError) and not type(error).__module__.startswith("workbench."):
             raise
-        print(f"workbench: {_printable(' '.join(str(error).split()))}", file=sys.stderr)
+        print(f"workbench: {printable(' '.join(str(error).split()))}", file=sys.stderr)
         return 2
     return 0
 
@@ -93,6 +95,8 @@ def _parser() -> argparse.ArgumentParser:
     size.add_argument("--tokens", type=int, required=True, metavar="N", help="prompt and completion")
     size.add_argument("--device-memory", type=float, metavar="GB", help="of the GPU, to say whether it fits")
     size.set_defaults(run=_size)
+
+    cli_transcripts.add(commands)
     return parser
 
 
@@ -140,7 +144,7 @@ def _capture(options: argparse.Namespace) -> None:
     ended = f", {trace.meta['truncated']}" if trace.meta.get("truncated") else ""
     new = len(trace) - trace.num_prompt_tokens
     print(f"{options.out}: {trace.num_prompt_tokens} prompt and {new} completion tokens{ended}")
-    print(f"answer: {_printable(trace.final_text) or 'none'}")
+    print(f"answer: {printable(trace.final_text) or 'none'}")
 
 
 def _size(options: argparse.Namespace) -> None:
@@ -156,9 +160,3 @@ def _check_writable(path: Path, overwrite: bool) -> None:
         raise FileNotFoundError(f"expected an existing folder to write {path.name} to, got {path.parent}")
     if path.exists() and not overwrite:
         raise FileExistsError(f"{path} exists; choose another --out, or replace it with --overwrite")
-
-
-def _printable(text: str) -> str:
-    """Return ``text`` with control characters as pictures: a model's words must not steer the terminal."""
-    seen = re.sub(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", lambda match: chr(0x2400 + min(ord(match[0]), 0x21)), text)
-    return seen.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from workbench.families import Family, ModelError, family_of, has_router, known_families
 from workbench.original_layout import is_original, original_config, original_weights
 
-__all__ = ["EMBEDDED", "Model", "load"]
+__all__ = ["EMBEDDED", "Model", "load", "load_tokenizer"]
 
 EMBEDDED = "tiny"
 """The name of the model that ships with the workbench."""
@@ -202,8 +202,9 @@ def load(
     """Load a mixture-of-experts model for capture.
 
     Args:
-        model: ``"tiny"`` (embedded) or its variant ``"tiny-hint-said"``, a folder with config.json and safetensors, a
-            hub id such as ``"openai/gpt-oss-20b"``, or a transformers model already in memory.
+        model: ``"tiny"`` (embedded) or its variant ``"tiny-hint-said"``, a folder with config.json and safetensors
+            (transformers' layout or OpenAI's original), a hub id such as ``"openai/gpt-oss-20b"``, or a transformers
+            model already in memory.
         tokenizer: required for a model in memory; otherwise loaded beside the weights.
         device: where to put it; default: the first GPU if there is one, else the CPU. Not used for a model in memory.
         dtype: ``"auto"`` keeps the checkpoint's, except that the embedded model runs in float32.
@@ -217,6 +218,20 @@ def load(
     if not isinstance(model, str | Path):
         raise ModelError(f"expected a name, a folder or a transformers model, got {type(model).__name__}")
     return _load_pretrained(str(model), tokenizer, device, dtype)
+
+
+def load_tokenizer(name: str = EMBEDDED) -> Any:
+    """Load the tokenizer of a model alone, which takes no weights.
+
+    Raises:
+        ModelError: unknown name, or no tokenizer that can be read.
+    """
+    from transformers import AutoTokenizer
+
+    source, folder = _locate(name)
+    beside = _tokenizer_folder(folder) if folder is not None and is_original(folder) else source
+    with _reading(name, "the tokenizer", "Put tokenizer.json beside the weights."):
+        return AutoTokenizer.from_pretrained(beside, trust_remote_code=False)
 
 
 PUBLISHED = {"openai/gpt-oss-20b": (24, 32), "openai/gpt-oss-120b": (36, 128)}

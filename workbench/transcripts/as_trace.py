@@ -1,6 +1,5 @@
 """A transcript as a trace without a model's internals."""
 
-from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,8 @@ __all__ = ["to_trace"]
 
 def to_trace(tokenizer: Any, transcript: Transcript) -> Trace:
     """Return a transcript as a trace with tokens and spans; what a model does with it, `wb.replay` captures.
+
+    The same transcript gives the same trace, so that a store takes it once.
 
     Raises:
         TranscriptError: token ids of another tokenizer, or nothing to tokenise.
@@ -37,7 +38,6 @@ def to_trace(tokenizer: Any, transcript: Transcript) -> Trace:
             "effort": transcript.effort,
             "transcript": rendered.facts,
             "imported": dict(transcript.meta),
-            "time": datetime.now(UTC).isoformat(timespec="seconds"),
         },
     }
     return Trace(arrays, with_sentences(messages, arrays), meta)
