@@ -1,62 +1,10 @@
 // One column: an effort, its rollouts to pick from, and what the picked one said.
 
 import { answersWords, chipText, lengthWords, outcomeKind, outcomeWords } from "./effort_words.js";
+import { LinkedTranscript } from "./linked_transcript.js";
 import { h, setText } from "./surface.js";
-import { Transcript } from "./transcript.js";
 
 export const FORKS = 0.5; // nats of surprisal from which a token is underlined
-
-// The completion of a rollout. Scrolling that it does itself is told apart from the reader's.
-class Completion extends Transcript {
-  constructor(explorer, label) {
-    super(explorer, { first: explorer.tokens.numPrompt, label });
-    this.logprobs = explorer.logprobs;
-  }
-
-  mount(token) {
-    super.mount(token);
-    const { from, to } = this.range;
-    for (let i = from; this.logprobs && i < to; i++) {
-      if (-this.logprobs[i] > FORKS) this.spans.get(i)?.classList.add("moe-forks");
-    }
-  }
-
-  // A chain without a word is said to be empty.
-  message(message, from, to) {
-    const element = super.message(message, from, to);
-    const { tokens } = this.explorer;
-    const first = message.contentStart;
-    if (first >= from && (first >= message.stop || tokens.isSpecial(first))) {
-      element.append(h("div", { class: "moe-secondary moe-empty", text: "empty: nothing was written here" }));
-    }
-    return element;
-  }
-
-  // A token that is not shown, such as one of the prompt, is marked nowhere.
-  draw({ selection }) {
-    const shown = selection.token >= this.first;
-    if (shown) super.draw({ selection });
-    else if (!this.range) this.mount(this.first);
-    if (!shown) this.mark({ ...selection, token: -1 }, this.explorer.tokens);
-    this.expected = this.scroller.scrollTop;
-  }
-
-  measure({ selection }) {
-    this.scrollTo = null;
-    if (selection.token >= this.first) super.measure({ selection });
-  }
-
-  // How far it is scrolled, 0 to 1; null where all of it is seen.
-  get scrolled() {
-    const room = this.scroller.scrollHeight - this.scroller.clientHeight;
-    return room > 1 ? this.scroller.scrollTop / room : null;
-  }
-
-  scrollAlong(share) {
-    this.scroller.scrollTop = share * (this.scroller.scrollHeight - this.scroller.clientHeight);
-    this.expected = this.scroller.scrollTop;
-  }
-}
 
 export class Column {
   constructor(view, index) {
@@ -108,22 +56,22 @@ export class Column {
     const { tokens, logprobs } = text;
     const explorer = {
       tokens,
-      logprobs,
       facts: { numTokens: tokens.length },
       reading: { attention: () => ({ state: "missing" }) },
       select: ({ token }) => this.view.pick(this.index, token),
     };
-    this.transcript = new Completion(explorer, `What ${this.facts.name} said`);
-    this.transcript.scroller.addEventListener("scroll", () => this.scrolled());
+    this.transcript = new LinkedTranscript(explorer, {
+      first: tokens.numPrompt,
+      label: `What ${this.facts.name} said`,
+      classOf: (token) => (logprobs && -logprobs[token] > FORKS ? "moe-forks" : null),
+      onScroll: () => this.scrolled(),
+    });
     this.holder.replaceChildren(this.transcript.element);
   }
 
   // The reader scrolled: the other columns go as far along.
   scrolled() {
-    const { transcript } = this;
-    if (!transcript || Math.abs(transcript.scroller.scrollTop - transcript.expected) < 2) return;
-    transcript.expected = transcript.scroller.scrollTop;
-    const share = transcript.scrolled;
+    const share = this.transcript.scrolled;
     if (share !== null) this.view.scrollOthers(this.index, share);
   }
 
