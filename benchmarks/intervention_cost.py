@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1")  # before the libraries read them
+os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1", TQDM_DISABLE="1")  # before the libraries read them
 
 import torch
 from _rounds import environment, measure, quartiles, ratio, verdict, write
@@ -32,7 +32,7 @@ from workbench.experiments.intervening import Intervention, intervene
 from workbench.experiments.residual import AddVector
 from workbench.harmony import render
 
-EXPERT, HEAD, FACTOR = 5, 3, 0.05
+EXPERT, HEAD, FACTOR = 5, 3, 2.0
 EVERY = {layer: [EXPERT] for layer in range(LAYERS)}
 PLAIN = "generate"
 ROUTE, ZERO, ADD = "route around", "zero contribution", "add vector"
