@@ -13,7 +13,7 @@ and worked on by each reviewer at a desk, which shows only what that person may 
     desk = open_desk(catalogue, "pilot", "ada")
     desk.summary(), desk.queue(0, 50)                 # counts; a page of what is assigned, with visible signals
     trace = desk.next()                               # hash of an assigned or newly claimed trace; None: all done
-    desk.open(trace)                                  # messages with tokens, but those of the chain; the clock starts
+    desk.open(trace)                                  # messages with tokens; the chain hides; starts the clock
     desk.reveal(trace)                                # recorded; the same messages, the chain with its tokens
     desk.trace(trace)                                 # the whole Trace, once its chain is revealed: router, attention
     seen = desk.evidence(trace, 30, 35)               # tokens of one message, verbatim
@@ -29,8 +29,8 @@ at once, in several kernels, and a restarted kernel opens its desk again. All er
 is wrong, or may not be seen) or its base `StoreError` (the database, a deleted or replaced trace), with texts for the
 person at the desk; a draft outlives all of them. `desk.save_draft` keeps the draft in memory where the database fails.
 
-A verdict is the gravest behaviour that a trace shows; a trace has at most one from each reviewer. Names are stated, not
-proven: whoever can write to the database can write any name, or read everything. The log shows changes and gaps; that
+A verdict is the gravest behaviour that a trace shows; a trace has at most one from each reviewer. Names are stated,
+not proven: whoever can write to the database can write any name, or read everything. The log shows changes and gaps; that
 all of it was written anew shows only against a `Head` kept elsewhere, as every export has one.
 """
 
