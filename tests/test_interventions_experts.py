@@ -359,6 +359,29 @@ def test_after_a_failure_in_the_middle_the_model_is_as_before(
         assert torch.equal(p, weights[n]), n
 
 
+def test_experts_over_several_processes_are_refused(odd: wb.Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wb.Model, "expert_parallel", 2)
+    with (
+        pytest.raises(wb.ModelError, match="split over 2 processes, where a change would reach only some"),
+        intervene(odd, RouteAround({1: [3]})),
+    ):
+        pytest.fail("entered")
+
+
+@pytest.mark.parametrize("name", [*CASES, "mean output"])
+def test_bfloat16_keeps_its_dtype(tiny: wb.Model, name: str) -> None:
+    half = wb.load("tiny", device="cpu", dtype=torch.bfloat16)
+    before = wb.replay(half, IDS)
+    options = {"reference": before} if name == "mean output" else {}
+    change: Any = Swap({1: {3: 4}}) if name == "swap" else VARIANTS[name]({1: [3]}, (5, 30), **options)  # type: ignore[arg-type]
+    with intervene(half, change):
+        trace = wb.replay(half, IDS)
+    assert trace.expert_weights.dtype == before.expert_weights.dtype
+    assert np.isfinite(trace.logprobs[1:]).all()
+    assert (trace.logprobs[6:] != before.logprobs[6:]).any()
+    np.testing.assert_array_equal(wb.replay(half, IDS).logprobs, before.logprobs)
+
+
 def test_forced_routing_goes_with_changes_behind_the_router_only(tiny: wb.Model) -> None:
     trace = wb.capture(tiny, QUESTION, effort="low", temperature=0)
     with (

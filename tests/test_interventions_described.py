@@ -1,0 +1,65 @@
+"""What a trace says was done can be done again, and nothing else can be made of it."""
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+
+import workbench as wb
+from workbench.experiments.attention import AblateHead, MoveSink, SuppressSpan
+from workbench.experiments.described import interventions_from
+from workbench.experiments.experiment import experiment
+from workbench.experiments.experts import Force, MeanOutput, RouteAround, Scale, Swap, ZeroContribution
+from workbench.experiments.intervening import Intervention, intervene
+from workbench.experiments.residual import AddVector
+
+IDS = [(7 * i + 3) % 251 for i in range(38)]
+
+CHANGES: list[Intervention] = [
+    RouteAround({0: (2, 5), 2: (1,)}, (14, None)),
+    ZeroContribution({1: (4,)}, "completion"),
+    Force({2: (0, 6)}, (3, 9)),
+    Scale({1: (3,)}, factor=-0.5),
+    Swap({0: {2: 3, 3: 2}}, "prompt"),
+    SuppressSpan((4, 8), {1: (2, 0), 0: None}),
+    SuppressSpan("prompt"),
+    AblateHead({2: (5,)}, (20, 30)),
+    MoveSink({1: None}, by=2.5),
+]
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.variant)
+def test_a_saved_trace_tells_what_to_do_again(odd: wb.Model, change: Intervention, tmp_path: Any) -> None:
+    with intervene(odd, change, num_prompt_tokens=9):
+        wb.replay(odd, IDS, num_prompt_tokens=9).save(tmp_path / "changed.safetensors")
+    saved = wb.open_trace(tmp_path / "changed.safetensors")
+    again = interventions_from(saved.meta["intervention"])
+    assert again == [change]
+    with intervene(odd, again, num_prompt_tokens=9):
+        repeated = wb.replay(odd, IDS, num_prompt_tokens=9)
+    np.testing.assert_array_equal(repeated.logprobs, saved.logprobs)
+
+
+def test_a_mean_is_over_the_baseline_again(odd: wb.Model) -> None:
+    read = wb.replay(odd, IDS)
+    found = experiment(odd, read, MeanOutput({1: (5,)}), generate=False)
+    again = experiment(odd, read, interventions_from(found.trace.meta["intervention"]), generate=False)
+    np.testing.assert_array_equal(again.kl, found.kl)
+
+
+@pytest.mark.parametrize(
+    ("description", "text"),
+    [
+        ({"variant": "remove refusals"}, "expected a variant, one of route around, zero contribution, mean output"),
+        ({"variant": "route around"}, r"route around: cannot be made of \{'variant': 'route around'\} \('tokens'\)"),
+        ({"variant": "scale", "tokens": "all", "experts": {"a": [1]}}, "scale: cannot be made of"),
+        ({"variant": "swap", "tokens": "all", "experts": {"1": [3]}}, "swap: cannot be made of"),
+        ({"variant": "force", "tokens": [1], "experts": {"1": [3]}}, "force: cannot be made of"),
+        ({"variant": "force", "tokens": "all", "experts": [1]}, "force: cannot be made of"),
+        (AddVector(1, np.ones(44)).describe(), "does not hold the vector or the trace; make it anew"),
+    ],
+)
+def test_what_is_not_a_description(description: Any, text: str) -> None:
+    with pytest.raises(wb.ModelError, match=text):
+        interventions_from([json.loads(json.dumps(description))])
