@@ -1,8 +1,9 @@
 """What the browser needs of a chain of thought beside the trace's own arrays: sentences, labels, forks, answer."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy as np
 from workbench.analysis.reasoning import (
     LABELS,
     AnswerInLens,
+    ForkingTokens,
     LabelledSentence,
     answer_in_lens,
     backtracking,
@@ -48,14 +50,13 @@ class ChainFacts:
     def facts(self) -> dict[str, Any]:
         """Return everything but numbers per token and sentence."""
         agreement = chain_agreement(self.trace)
-        sentences = label_sentences(self.trace, channel=None)
         return {
             "labels": LABELS,
-            "sentences": [_sentence(s) for s in sentences],
+            "sentences": [_sentence(s) for s in self._sentences],
             "channel": self.channel,
             "entropy": self.trace.has("entropy"),
             "forks": self._forks(),
-            "turns": list(self._turns(sentences)),
+            "turns": list(self._turns()),
             "markers": [[m.start, m.stop, m.label, m.rule] for m in markers(self.trace, channel=None)],
             "answer": self._answer(),
             "agreement": {"result": agreement.result, "answer": agreement.answer, "agree": agreement.agree},
@@ -68,21 +69,28 @@ class ChainFacts:
         """
         found: dict[str, bytes] = {}
         if self.trace.has("entropy"):
-            sentences = [s.sentence for s in label_sentences(self.trace, channel=None)]
-            statistics = per_sentence(entropy(self.trace), sentences)
+            statistics = per_sentence(entropy(self.trace), [s.sentence for s in self._sentences])
             both = np.stack([statistics.mean.values, statistics.max.values], axis=1)
-            found["forks"] = forking_tokens(self.trace, channel=self.channel).tokens.astype("<i4").tobytes()
+            found["forks"] = self._forking_tokens.tokens.astype("<i4").tobytes()
             found["sentences"] = both.astype("<f4").tobytes()
-        answer = self._found_answer()
+        answer = self._found_answer
         if isinstance(answer, AnswerInLens):
             looked_at = answer.rank.values[self._begin : answer.start]
             found["answer"] = (np.minimum(looked_at, LAST_RANK - 1) + 1).astype(np.uint8).tobytes()
         return found
 
-    @property
+    @cached_property
     def channel(self) -> str | None:
         """The channel of the chain: analysis, or None where the completion has none and all of it is shown."""
         return "analysis" if completion_content(self.trace, "analysis") else None
+
+    @cached_property
+    def _sentences(self) -> tuple[LabelledSentence, ...]:
+        return label_sentences(self.trace, channel=None)
+
+    @cached_property
+    def _forking_tokens(self) -> ForkingTokens:
+        return forking_tokens(self.trace, channel=self.channel)
 
     @property
     def _begin(self) -> int:
@@ -91,12 +99,12 @@ class ChainFacts:
     def _forks(self) -> dict[str, Any] | None:
         if not self.trace.has("entropy"):
             return None
-        forks = forking_tokens(self.trace, channel=self.channel)
+        forks = self._forking_tokens
         threshold = None if math.isnan(forks.threshold) else forks.threshold
         return {"threshold": threshold, "n": forks.num_tokens, "share": forks.share}
 
-    def _turns(self, sentences: Sequence[LabelledSentence]) -> Iterator[dict[str, Any]]:
-        number = {labelled.sentence.start: at for at, labelled in enumerate(sentences)}
+    def _turns(self) -> Iterator[dict[str, Any]]:
+        number = {labelled.sentence.start: at for at, labelled in enumerate(self._sentences)}
         for turn in backtracking(self.trace, channel=self.channel):
             to = None if turn.to is None else number[turn.to.start]
             yield {
@@ -107,8 +115,9 @@ class ChainFacts:
                 "similarity": turn.similarity,
             }
 
+    @cached_property
     def _found_answer(self) -> AnswerInLens | str:
-        """Return where the answer shows in the lens, or why it cannot be said."""
+        """Where the answer shows in the lens, or why it cannot be said."""
         if not self.trace.has("lens_token_ids"):
             return "lens not captured"
         try:
@@ -119,7 +128,7 @@ class ChainFacts:
             return str(error)
 
     def _answer(self) -> dict[str, Any]:
-        found = self._found_answer()
+        found = self._found_answer
         if isinstance(found, str):
             return {"missing": found}
         return {

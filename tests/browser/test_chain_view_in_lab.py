@@ -201,6 +201,7 @@ def test_clicks_select_and_own_labels_replace_those_of_the_rules(lab_notebook: O
     view.expect(layer=0)
 
     view.row(2).locator(".moe-chain-number").click()
+    view.expect(token=third)
     panel = view.root.locator(".moe-chain-rules")
     assert "result consolidation rule so: “so”" in panel.inner_text().replace("\n", " ")
     view.press("1")
@@ -367,6 +368,26 @@ def test_hostile_texts_what_is_missing_and_no_kernel(lab_notebook: OpenNotebook)
 
 def notebook_start(view: View) -> int:
     return int(view.root.locator(".moe-chain-message .moe-channel").first.get_attribute("data-token") or -1)
+
+
+def test_interrupting_the_kernel_ends_the_waiting_and_narrow_views_fit(lab_notebook: OpenNotebook) -> None:
+    cells = [
+        "import time\ndef wait(trace, token, put):\n    while True: time.sleep(0.05)",
+        "x = ChainView(written_chain([['7+5=12', '\\n'], ['so', ' 12', '.']], ['5']), continue_from=wait); x",
+    ]
+    notebook = lab_notebook([WRITTEN, IMPORT, *cells], width=700)
+    view = View(notebook)
+    view.root.get_by_role("button", name="choose anew").click()
+    expect(view.branches).to_have_attribute("data-job", "running", timeout=20_000)
+    expect(view.branches.get_by_role("status")).to_contain_text("the model runs")
+    view.page.evaluate("async () => window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.interrupt()")
+    words = "Continuing from token 7, chosen anew, failed: interrupted before there was anything to show"
+    expect(view.branches.get_by_role("alert")).to_have_text(words, timeout=20_000)
+    width = view.root.bounding_box()["width"]  # type: ignore[index]
+    assert view.root.evaluate("e => [...e.querySelectorAll('section')].every(s => s.scrollWidth <= e.clientWidth)")
+    assert width < 700
+    notebook.screenshot("chain_view_narrow", of=view.root)
+    assert notebook.heard.page_errors == []
 
 
 MEASURE = """() => {

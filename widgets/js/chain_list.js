@@ -51,7 +51,7 @@ export class ChainList {
   measure() {
     const { data, selection } = this.view;
     const token = Math.max(selection.token, data.start);
-    this.isStale = mustRemount(this.range, token, data.stop);
+    this.isStale = mustRemount(this.range, token, data.stop, data.start);
     this.scrollTo = this.isStale ? null : this.target(token);
   }
 
@@ -76,9 +76,8 @@ export class ChainList {
 
   mount(token) {
     const { data, tokens } = this.view;
-    const { from, to } = mountedRange(token, data.stop);
-    this.range = { from: from <= data.start ? 0 : from, to };
-    const low = Math.max(data.start, from);
+    this.range = mountedRange(token, data.stop, data.start);
+    const { from: low, to } = this.range;
     this.words.clear();
     this.rows.clear();
     this.marked = { token: null, row: null };
