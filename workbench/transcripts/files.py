@@ -99,10 +99,10 @@ def _reply(path: Path, value: Mapping[str, Any]) -> Transcript:
     request, reply = value.get("request") or {}, value.get("response", value)
     if isinstance(reply, list):
         return _stream(reply, request)
-    if isinstance(reply, Mapping) and ("choices" in reply or "done" in reply or "error" in reply):
-        return read_completion(reply, _sent(request), effort=_effort(request))
     if isinstance(reply, Mapping) and "output" in reply:
         return read_response(reply, _sent(request), effort=_effort(request))
+    if isinstance(reply, Mapping) and ("choices" in reply or "done" in reply or reply.get("error")):
+        return read_completion(reply, _sent(request), effort=_effort(request))
     raise TranscriptError(f"{path} is of no known layout: it has the keys {', '.join(map(str, value))}. {_KNOWN}.")
 
 
