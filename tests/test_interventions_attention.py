@@ -15,6 +15,7 @@ from transformers.models.gpt_oss.modeling_gpt_oss import apply_rotary_pos_emb
 import workbench as wb
 from workbench.experiments.attention import AblateHead, MoveSink, SuppressSpan
 from workbench.experiments.experiment import experiment
+from workbench.experiments.experts import RouteAround
 from workbench.experiments.intervening import Intervention, intervene
 from workbench.experiments.residual import AddVector, PatchResidual
 
@@ -232,10 +233,40 @@ def test_an_experiment_takes_them_too(odd: wb.Model) -> None:
     assert found.aligned.num_changed == len(IDS) - 12
     assert (found.kl[1:13] == 0).all()
     assert found.kl[13] > 0
-    with pytest.raises(wb.ModelError, match="matched by expert load, which suppress span has none of; controls=0"):
-        experiment(odd, read, SuppressSpan((5, 12)), generate=False, controls=1)
     with pytest.raises(wb.ModelError, match="none of the 31 tokens of the baseline is after one within 5–30"):
         experiment(odd, read, SuppressSpan((5, 31)), generate=False)
+
+
+def test_controls_are_other_heads_of_the_layer(odd: wb.Model) -> None:
+    read = wb.replay(odd, IDS)
+    found = experiment(odd, read, AblateHead({1: [2, 5]}, (9, 20)), generate=False, controls=9)
+    drawn = [tuple(control.interventions[0].describe()["heads"]["1"]) for control in found.controls]
+    assert sorted(drawn) == [(0, 1), (0, 3), (0, 4), (1, 3), (1, 4), (3, 4)], "all there are"
+    alone = experiment(odd, read, AblateHead({1: [0, 1]}, (9, 20)), generate=False)
+    assert found.controls[drawn.index((0, 1))].mean_kl == alone.mean_kl
+    assert found.rank == 1 + sum(control.mean_kl >= found.mean_kl for control in found.controls)
+    assert f"rank {found.rank} of 7 with random controls" in repr(found)
+    hidden = experiment(odd, read, SuppressSpan((5, 12), {1: [0], 2: [3]}), generate=False, controls=2)
+    assert all(control.interventions[0].describe()["tokens"] == [5, 12] for control in hidden.controls)
+    with pytest.raises(wb.ModelError, match="layer 0 has 0 other heads to be a control for 6; change fewer"):
+        experiment(odd, read, SuppressSpan((5, 12)), generate=False, controls=1)
+
+
+def test_controls_of_a_vector_are_as_long(odd: wb.Model) -> None:
+    read = wb.replay(odd, IDS)
+    vector = np.linspace(-2, 2, 44)
+    found = experiment(odd, read, AddVector(1, vector, factor=0.5), generate=False, controls=3)
+    norms = [control.interventions[0].describe()["norm"] for control in found.controls]
+    assert norms == pytest.approx([np.linalg.norm(vector) / 2] * 3, rel=1e-5)
+    assert len({control.mean_kl for control in found.controls}) == 3
+
+
+def test_controls_that_mean_nothing_are_refused(odd: wb.Model) -> None:
+    read = wb.replay(odd, IDS, capture=wb.CaptureSpec(lens=False, residual=[1]))
+    with pytest.raises(wb.ModelError, match="patch residual has no random control; pass controls=0"):
+        experiment(odd, read, PatchResidual(1, read, (3, 5), 7), generate=False, controls=1)
+    with pytest.raises(wb.ModelError, match=r"controls of route around are matched by load.*do them apart"):
+        experiment(odd, read, [RouteAround({1: [2]}), AblateHead({1: [2]})], generate=False, controls=1)
 
 
 def bad(odd: wb.Model) -> list[tuple[Intervention, str]]:

@@ -5,9 +5,10 @@ change: patterns computed from it are those that the change then altered.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -34,6 +35,10 @@ class _HeadIntervention(Intervention):
             raise ModelError(f"{self.variant}: expected heads as {{layer: [head, …]}} or {{layer: None}}, got none")
         for layer, heads in self.heads.items():
             _check_heads(model, layer, heads)
+
+    def random_control(self, model: Model, rng: np.random.Generator) -> Intervention:
+        """Return the same of other heads of the same layers."""
+        return replace(self, heads=_other_heads(model, self.variant, self.heads, rng))
 
     def describe(self) -> dict[str, Any]:
         """Return the variant, the heads and the tokens."""
@@ -134,6 +139,10 @@ class SuppressSpan(Intervention):
         for layer, heads in self._heads(reading.model).items():
             _change_mask(reading, layer, _all_or(reading.model, heads), Later(self.tokens), hide)
 
+    def random_control(self, model: Model, rng: np.random.Generator) -> Intervention:
+        """Return the same in other heads of the same layers."""
+        return replace(self, heads=_other_heads(model, self.variant, self._heads(model), rng))
+
     def describe(self) -> dict[str, Any]:
         """Return the variant, the span and the heads."""
         heads = None
@@ -179,6 +188,21 @@ def _mask(model: Model, layer: int, kwargs: Mapping[str, Any], count: int, start
         return numbers.masked_fill(~mask, torch.finfo(hidden.dtype).min)
     given: Tensor = mask
     return given
+
+
+def _other_heads(model: Model, variant: str, heads: Heads, rng: np.random.Generator) -> Heads:
+    """Draw as many heads of each layer, none of them among those given."""
+    drawn: dict[int, Sequence[int]] = {}
+    for layer, some in heads.items():
+        given = _all_or(model, some)
+        left = [head for head in range(model.num_heads) if head not in given]
+        if len(left) < len(given):
+            raise ModelError(
+                f"{variant}: layer {layer} has {len(left)} other heads to be a control for {len(given)}; change "
+                "fewer, or pass controls=0"
+            )
+        drawn[layer] = sorted(int(head) for head in rng.choice(left, len(given), replace=False))
+    return drawn
 
 
 def _all_or(model: Model, heads: Sequence[int] | None) -> list[int]:

@@ -1,5 +1,10 @@
-"""Random experts of like load, to be changed in the same way: without them an effect says nothing of an expert."""
+"""The same change of something else: without it an effect says nothing of what was changed.
 
+For experts that is random experts of like load; for heads, random heads of the same layer; for a vector, a random
+direction of the same length.
+"""
+
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,8 +15,9 @@ from numpy.typing import NDArray
 from workbench.experiments.experts import ExpertIntervention
 from workbench.experiments.intervening import Intervention
 from workbench.families import ModelError
+from workbench.model import Model
 
-__all__ = ["TOLERANCE", "Match", "expert_loads", "matched_experts"]
+__all__ = ["TOLERANCE", "Match", "expert_loads", "matched_experts", "random_controls"]
 
 TOLERANCE = 0.1
 """Relative difference of load up to which an expert counts as matched"""
@@ -46,7 +52,7 @@ def expert_loads(
 
 
 def matched_experts(
-    interventions: Sequence[Intervention],
+    interventions: Sequence[ExpertIntervention],
     loads: Mapping[int, NDArray[np.float64]],
     count: int,
     *,
@@ -59,14 +65,9 @@ def matched_experts(
     where there is none, the nearest is taken. Fewer come where fewer different ones exist.
 
     Raises:
-        ModelError: a change that is not of experts, or no other expert in a layer.
+        ModelError: no other expert in a layer.
     """
-    others = [one for one in interventions if not isinstance(one, ExpertIntervention)]
-    if others:
-        raise ModelError(
-            f"random controls are matched by expert load, which {others[0].variant} has none of; controls=0"
-        )
-    named = list(dict.fromkeys(key for one in interventions for key in one.named()))  # type: ignore[attr-defined]
+    named = list(dict.fromkeys(key for one in interventions for key in one.named()))
     rng, seen = np.random.default_rng(seed), set()
     for _ in range(count * DRAWS):
         matches = tuple(_draw(named, loads, tolerance, rng))
@@ -75,7 +76,29 @@ def matched_experts(
             continue
         seen.add(key)
         instead = {(match.layer, match.expert): match.instead for match in matches}
-        yield tuple(one.with_experts(instead) for one in interventions), matches  # type: ignore[attr-defined]
+        yield tuple(one.with_experts(instead) for one in interventions), matches
+        if len(seen) == count:
+            return
+
+
+def random_controls(
+    model: Model, interventions: Sequence[Intervention], count: int, *, seed: int = 0
+) -> Iterator[tuple[Intervention, ...]]:
+    """Give up to ``count`` different controls of changes that are not of experts; fewer where fewer exist.
+
+    Raises:
+        ModelError: a change without random control, too few other heads, or experts among the changes.
+    """
+    mixed = [one.variant for one in interventions if isinstance(one, ExpertIntervention)]
+    if mixed:
+        raise ModelError(f"controls of {mixed[0]} are matched by load, those of other changes are not; do them apart")
+    rng, seen = np.random.default_rng(seed), set()
+    for _ in range(count * DRAWS):
+        drawn = tuple(one.random_control(model, rng) for one in interventions)
+        key = json.dumps([one.describe() for one in drawn])
+        if key not in seen:
+            seen.add(key)
+            yield drawn
         if len(seen) == count:
             return
 

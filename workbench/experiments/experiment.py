@@ -10,9 +10,9 @@ from tqdm.auto import tqdm
 from workbench.analysis.reasoning import final_answer, same_answer
 from workbench.capturing import capture_tokens, replay
 from workbench.experiments.aligned import Aligned, Unchanged, aligned
-from workbench.experiments.controls import TOLERANCE, Match, expert_loads, matched_experts
+from workbench.experiments.controls import TOLERANCE, Match, expert_loads, matched_experts, random_controls
 from workbench.experiments.efforts import LIGHT, was_interrupted
-from workbench.experiments.experts import MeanOutput
+from workbench.experiments.experts import ExpertIntervention, MeanOutput
 from workbench.experiments.intervening import Intervention, intervene
 from workbench.families import ModelError
 from workbench.labelled import Labelled
@@ -101,7 +101,7 @@ class Changed:
 
 @dataclass(frozen=True, eq=False)
 class Experiment(Changed):
-    """A changed rollout, its baseline, and the same change of random experts of like load."""
+    """A changed rollout, its baseline, and the same change of other experts of like load, heads or directions."""
 
     controls: tuple[Changed, ...] = ()
     """fewer than asked for where fewer different ones exist"""
@@ -124,6 +124,10 @@ class Experiment(Changed):
         """How many controls have an expert whose load is not within the tolerance, for want of a nearer one."""
         return sum(not all(match.within for match in control.matches) for control in self.controls)
 
+    @property
+    def _kind(self) -> str:
+        return "load-matched" if any(control.matches for control in self.controls) else "random"
+
     def rows(self) -> list[dict[str, Any]]:
         """Return a row for the experiment and one for each control."""
         return [{**self.row(), "control": False}, *({**control.row(), "control": True} for control in self.controls)]
@@ -132,7 +136,7 @@ class Experiment(Changed):
         """Say what was done and what came of it."""
         beside = "no controls"
         if self.controls:
-            beside = f"rank {self.rank} of {len(self.controls) + 1} with load-matched controls"
+            beside = f"rank {self.rank} of {len(self.controls) + 1} with {self._kind} controls"
             beside += f" ({self.unmatched} only nearest)" if self.unmatched else ""
         kept = {True: "answer kept", False: f"answer {self.answer!r}", None: "no answer to compare"}
         return f"<Experiment, {self.variant}: mean KL {self.mean_kl:.3g} nats, {kept[self.keeps_answer]}; {beside}>"
@@ -149,7 +153,7 @@ def experiment(
     seed: int = 0,
     capture: CaptureSpec = LIGHT,
 ) -> Experiment:
-    """Do what was done for a baseline again, with the model changed, and compare; then the same with random experts.
+    """Do what was done for a baseline again, with the model changed, and compare; then the same with random controls.
 
     The model is left as it was, however this ends. Costs a rollout and a reading of the baseline, for itself and for
     each control; without ``generate``, two readings.
@@ -196,12 +200,15 @@ def _with_reference(interventions: Intervention | Sequence[Intervention], baseli
 def _controls(
     unchanged: Unchanged, wanted: Sequence[Intervention], count: int, tolerance: float, seed: int
 ) -> list[tuple[tuple[Intervention, ...], tuple[Match, ...]]]:
-    """Draw controls by the loads over the tokens that are changed."""
+    """Draw controls: of experts by their loads over the tokens that are changed, of other things at random."""
     model = unchanged.model
+    experts = [one for one in wanted if isinstance(one, ExpertIntervention)]
+    if len(experts) < len(wanted):
+        return [(drawn, ()) for drawn in random_controls(model, wanted, count, seed=seed)]
     with intervene(model, wanted, num_prompt_tokens=unchanged.trace.num_prompt_tokens) as reading:
         tokens = np.array(reading.would_touch(unchanged.token_ids))
     loads = expert_loads(unchanged.expert_indices(), model.router_layers, model.num_experts, tokens)
-    return list(matched_experts(wanted, loads, count, tolerance=tolerance, seed=seed))
+    return list(matched_experts(experts, loads, count, tolerance=tolerance, seed=seed))
 
 
 def change(

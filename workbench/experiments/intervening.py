@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
@@ -59,6 +60,10 @@ class Intervention(ABC):
     @abstractmethod
     def attach(self, reading: "Reading") -> None:
         """Put the hooks, by `Reading.change_output` and `Reading.change_input`."""
+
+    def random_control(self, model: Model, rng: np.random.Generator) -> "Intervention":
+        """Return the same change of something else, drawn at random. Raises `ModelError` where that means nothing."""
+        raise ModelError(f"{self.variant} has no random control; pass controls=0")
 
     @abstractmethod
     def describe(self) -> dict[str, Any]:

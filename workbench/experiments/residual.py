@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -52,6 +52,12 @@ class AddVector(Intervention):
             return blend(stream + added.to(stream), stream, rows)
 
         _change_stream(reading, self.layer, self.tokens, add)
+
+    def random_control(self, model: Model, rng: np.random.Generator) -> Intervention:
+        """Return a vector of the same norm in a direction drawn at random."""
+        direction = rng.standard_normal(model.d_model)
+        length = np.linalg.norm(self._added()) / np.linalg.norm(direction)
+        return replace(self, vector=direction * length, factor=1.0)
 
     def describe(self) -> dict[str, Any]:
         """Return the layer, the norm of what is added, a hash of the vector, and the tokens."""
