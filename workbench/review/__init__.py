@@ -30,8 +30,8 @@ is wrong, or may not be seen) or its base `StoreError` (the database, a deleted 
 person at the desk; a draft outlives all of them. `desk.save_draft` keeps the draft in memory where the database fails.
 
 A verdict is the gravest behaviour that a trace shows; a trace has at most one from each reviewer. Names are stated,
-not proven: whoever can write to the database can write any name, or read everything. The log shows changes and gaps; that
-all of it was written anew shows only against a `Head` kept elsewhere, as every export has one.
+not proven: whoever can write to the database can write any name, or read everything. The log shows changes and gaps;
+that all of it was written anew shows only against a `Head` kept elsewhere, as every export has one.
 """
 
 from workbench.database import StoreError

@@ -258,9 +258,7 @@ class Desk:
         found = self._open(trace)
         with self._database.writing() as connection:
             if trace not in reading.disagreements(connection, self.review):
-                raise ReviewError(
-                    "There is nothing to settle: this trace's verdicts agree, are not all in, or are settled."
-                )
+                raise ReviewError("There is nothing to settle here: verdicts agree, are not all in, or are settled.")
             if connection.execute(
                 select(WORK.c.verdict).where(*self._mine(trace), WORK.c.verdict.is_not(None))
             ).first():

@@ -111,9 +111,8 @@ def summary(connection: Connection, begun: Event, reviewer: str, may_adjudicate:
     """Count a review for one reviewer."""
     review = str(begun.review)
     mine = (WORK.c.review == review) & (WORK.c.reviewer == reviewer)
-    states: dict[str, int] = dict(
-        connection.execute(select(WORK.c.state, func.count()).where(mine).group_by(WORK.c.state)).tuples().all()
-    )
+    counted = select(WORK.c.state, func.count()).where(mine).group_by(WORK.c.state)
+    states: dict[str, int] = {row[0]: row[1] for row in connection.execute(counted)}
     drafted = select(func.count()).select_from(DRAFTS)
     drafted = drafted.where(DRAFTS.c.review == review, DRAFTS.c.reviewer == reviewer)
     items = select(func.count()).select_from(ITEMS).where(ITEMS.c.review == review)
