@@ -166,7 +166,7 @@ def _change_mask(reading: Reading, layer: int, heads: list[int], tokens: Tokens 
         count = hidden.shape[1]
         mask = _mask(model, layer, kwargs, count, reading.start, hidden)
         mask = mask.expand(1, model.num_heads, *mask.shape[2:])
-        which = torch.ones(count, dtype=torch.bool, device=hidden.device) if rows is None else rows.to(hidden.device)
+        which = torch.ones(count, dtype=torch.bool, device=mask.device) if rows is None else rows.to(mask.device)
         return args, {**kwargs, "attention_mask": edit(mask, heads, which)}
 
     reading.change_input(model.attention(layer), f"the attention of layer {layer}", tokens, change)

@@ -80,6 +80,7 @@ class Reading:
         """Begin before the first token."""
         self.model, self.num_prompt_tokens = model, num_prompt_tokens
         self.token_ids: list[int] = []
+        """read so far; -1 where nothing depends on which"""
         self.start = 0
         """the first token of the forward that runs, or ran last"""
         self.shared: dict[Any, Any] = {}
@@ -90,7 +91,7 @@ class Reading:
         self._changed: list[Tokens | Later] = []
         self._rows: dict[Tokens | Later, Rows | bool] = {}
         self._parser = HarmonyParser(model.tokenizer)
-        self._off = False
+        self._by_channel = self._off = False
         self._fired: set[int] = set()
         self._points: list[str] = []
 
@@ -167,6 +168,7 @@ class Reading:
         for each in (tokens.tokens, tokens) if isinstance(tokens, Later) else (tokens,):
             if not isinstance(each, Later):
                 check_tokens(self.model, each, self.num_prompt_tokens)
+            self._by_channel |= each in CHANNELS
             self._members.setdefault(each, [])  # a span before what is later than it
         self._changed.append(tokens)
         self._points.append(where)
@@ -202,7 +204,8 @@ class Reading:
             )
         self._rewind()
         self.shared, self._rows, self._fired = {}, {}, set()
-        for token in ids[0].tolist():
+        # Only channels need to know which tokens these are; to ask would make a GPU wait.
+        for token in ids[0].tolist() if self._by_channel else [-1] * ids.shape[1]:
             self._take(token)
 
     def _end(self, _module: Any, _args: Any, _output: Any) -> None:
@@ -228,7 +231,7 @@ class Reading:
     def _take(self, token: int) -> None:
         at = len(self.token_ids)
         self.token_ids.append(token)
-        channel = self._channel(token, at) if any(tokens in CHANNELS for tokens in self._members) else None
+        channel = self._channel(token, at) if self._by_channel else None
         for tokens, members in self._members.items():
             if isinstance(tokens, Later):
                 members.append(tokens.tokens in self._begun and not self._members[tokens.tokens][at])
