@@ -164,6 +164,46 @@ def test_clicks_jump_and_the_selection_is_shared(lab_notebook: OpenNotebook) -> 
     view.expect(token=next(hit for hit in hits))
 
 
+def test_the_map_is_read_and_opened_by_keyboard(lab_notebook: OpenNotebook) -> None:
+    notebook = lab_notebook([OPEN, KERNEL, IMPORT, "x = AttentionView(trace, token=120, layer=1, head=5); x"])
+    view, page = View(notebook), notebook.page
+    view.expect_map("sentences")
+    view.press("Enter")
+    sentence = notebook.evaluate("[i for i, s in enumerate(trace.sentences) if s.start <= 120 < s.stop][0]")
+    best = notebook.evaluate(f"max(range({sentence} + 1), key=lambda b: cell(1, [5], {sentence}, b))")
+    view.expect_cursor(sentence, best)
+    for key in ("Home", "ArrowRight", "ArrowRight", "ArrowUp"):
+        page.keyboard.press(key)
+    view.expect_cursor(sentence - 1, 2)
+    weight = float(re.search(rf"sentence {sentence} → sentence 3: (\S+)", view.hint()).group(1))
+    assert weight == pytest.approx(notebook.evaluate(f"cell(1, [5], {sentence - 1}, 2)"), abs=0.006)
+    view.expect(token=120, layer=1)  # the arrows were the map's
+    notebook.screenshot("attention_view_cursor_light", of=view.root)
+    notebook.set_theme("dark")
+    view.expect(theme="dark")
+    view.expect_cursor(sentence - 1, 2)
+    notebook.screenshot("attention_view_cursor_dark", of=view.root)
+    assert_nothing_serious(view)
+    page.keyboard.press("Enter")
+    view.expect_map("tokens")
+    view.map.get_by_text(f"Tokens of sentence {sentence} × sentence 3, L1 h5").wait_for()
+    page.keyboard.press("End")
+    view.expect_cursor(
+        min(sentence - 1, notebook.evaluate(f"len(trace.sentences[{sentence - 1}]) - 1")),
+        notebook.evaluate("len(trace.sentences[2]) - 1"),
+    )
+    page.keyboard.press("Escape")
+    view.expect_map("sentences")
+    page.keyboard.press("Escape")
+    expect(view.map).to_have_attribute("data-cursor", "")
+    page.keyboard.press("ArrowRight")
+    view.expect(token=121)
+    view.map.locator("canvas").click(position=view.shown_cell(9, 4, notebook.evaluate("len(trace.sentences)")))
+    view.expect_map("tokens")
+    page.keyboard.press("ArrowRight")
+    view.expect(token=122)  # after a click the arrows are the view's
+
+
 def test_it_looks_right_in_light_and_dark_and_axe_finds_nothing_serious(lab_notebook: OpenNotebook) -> None:
     notebook = lab_notebook([OPEN, IMPORT, "x = AttentionView(trace, token=149, layer=2, head=4); x"])
     view = View(notebook)

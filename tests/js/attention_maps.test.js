@@ -1,9 +1,10 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 
+import { movedCursor, withinMap } from "../../widgets/js/attention_cursor.js";
 import { attentionAction } from "../../widgets/js/attention_keys.js";
 import { AttentionMaps, decodeStripe, valueOfCode } from "../../widgets/js/attention_maps.js";
-import { restWords } from "../../widgets/js/attention_shown.js";
+import { partly, restWords } from "../../widgets/js/attention_shown.js";
 
 // A stripe of 2 × 3 bins from bin 17 on, as widgets/attention_maps.py packs it (test_attention_view.py has the same).
 const MAX = [254, 255, 0, 16, 127, 255];
@@ -80,11 +81,11 @@ test("stretches are found by token and named by their sentences", () => {
   );
 });
 
-test("stripes are wished for one at a time, that of the selected token first", () => {
+test("stripes are wished for, that of the selected token first", () => {
   const { maps: m, wishes } = maps({ "map/stretch_attention/1/7/1": [] });
-  assert.equal(m.askForRow(AT), false);
-  assert.equal(m.askForRow({ ...AT, token: 4 }), true);
-  assert.equal(m.askForRest(AT), true);
+  assert.equal(m.askForRow(AT), 0);
+  assert.equal(m.askForRow({ ...AT, token: 4 }), 1);
+  assert.equal(m.askForRest(AT), 1);
   m.askForRow({ ...AT, heads: "mean" });
   m.askForRow({ ...AT, show: "overview" });
   assert.deepEqual(wishes, [
@@ -93,7 +94,40 @@ test("stripes are wished for one at a time, that of the selected token first", (
     "map/stretch_attention_mean/1/2",
     "map/attention_overview/1/7/1",
   ]);
-  assert.equal(m.askForRest({ ...AT, layer: 0 }), false);
+  assert.equal(m.askForRest({ ...AT, layer: 0 }), 0);
+});
+
+test("a quick kernel is asked for more stripes at once, a slow one for fewer, and the rest is estimated", () => {
+  const { maps: m, wishes } = maps({});
+  const mean = { ...AT, heads: "mean" };
+  m.answered(1, 40);
+  assert.equal(m.askForRest(mean), 2);
+  assert.deepEqual(wishes.splice(0), ["map/stretch_attention_mean/1/0", "map/stretch_attention_mean/1/1"]);
+  for (let i = 0; i < 9; i++) m.answered(2, 40);
+  assert.equal(m.atOnce, 16);
+  assert.equal(m.askForRest(mean), 3, "there are no more");
+  m.answered(16, 200);
+  assert.equal(m.atOnce, 16, "neither quick nor slow");
+  for (let i = 0; i < 9; i++) m.answered(1, 900);
+  assert.equal(m.atOnce, 1);
+  assert.equal(partly({ done: 1, stripes: [0, 0, 0, 0] }, m.partMs), "1 of 4 parts so far, about 3 s more");
+  assert.equal(partly({ done: 3, stripes: [0, 0, 0, 0] }, m.partMs), "3 of 4 parts so far");
+  assert.equal(partly({ done: 1, stripes: [0, 0] }, NaN), "1 of 2 parts so far", "no pace is known yet");
+  assert.equal(partly({ done: 2, stripes: [0, 0] }, m.partMs), "");
+});
+
+test("the keyboard's cell moves by one, by ten and to the ends, and stays on the map", () => {
+  const size = { height: 30, width: 12 };
+  const moved = (row, column, key, shiftKey = false) => movedCursor({ row, column }, { key, shiftKey }, size);
+  assert.deepEqual(moved(3, 4, "ArrowDown"), { row: 4, column: 4 });
+  assert.deepEqual(moved(3, 4, "ArrowLeft"), { row: 3, column: 3 });
+  assert.deepEqual(moved(3, 4, "ArrowDown", true), { row: 13, column: 4 });
+  assert.deepEqual(moved(3, 4, "ArrowRight", true), { row: 3, column: 11 });
+  assert.deepEqual(moved(0, 4, "ArrowUp"), { row: 0, column: 4 });
+  assert.deepEqual(moved(3, 4, "End"), { row: 3, column: 11 });
+  assert.deepEqual(moved(3, 4, "Home"), { row: 3, column: 0 });
+  assert.equal(moved(3, 4, "]"), undefined);
+  assert.deepEqual(withinMap({ row: 40, column: 2 }, size), { row: 29, column: 2 });
 });
 
 test("cells of stripes that are here are read, others are waited for", () => {

@@ -1,5 +1,6 @@
 // The map panel: sentences × sentences or the whole length, and a click deeper the tokens of two stretches.
 
+import { MapCursor } from "./attention_cursor.js";
 import { MatrixImage, paintValues } from "./attention_paint.js";
 import { shownBlock, shownOverview, shownSentences } from "./attention_shown.js";
 import { Choice } from "./parts.js";
@@ -32,7 +33,8 @@ export class AttentionMap {
       onclick: () => this.close(),
     });
     this.row = h("div", { class: "moe-map-row", hidden: true }); // an element, so that a step paints no canvas
-    this.hint = h("div", { class: "moe-map-hint" });
+    this.hint = h("div", { class: "moe-map-hint", "aria-live": "polite" });
+    this.cursor = new MapCursor(this);
     this.top = h("span");
     this.how = h("span", { class: "moe-secondary" });
     this.legend = h(
@@ -46,7 +48,7 @@ export class AttentionMap {
       { class: "moe-attention-map", "aria-label": "Map of attention" },
       h("div", { class: "moe-map-controls" }, ...this.buildChoices(), this.back),
       h("div", { class: "moe-panel-title moe-map-title" }, this.title, " ", this.note),
-      h("div", { class: "moe-map-canvas" }, this.surface.canvas, this.row),
+      h("div", { class: "moe-map-canvas" }, this.surface.canvas, this.row, this.cursor.element),
       this.hint,
       this.legend,
     );
@@ -103,6 +105,10 @@ export class AttentionMap {
     const values = MAP_CHOICES[name];
     this.opened = null;
     this.view.select({ [name]: values[(values.indexOf(this.view.selection[name]) + 1) % values.length] });
+  }
+
+  focus() {
+    this.surface.canvas.focus();
   }
 
   // Open the tokens of the selected row and the column it reads most.
@@ -288,6 +294,7 @@ export class AttentionMap {
     this.surface.label(shown ? `${shown.title}. ${shown.note} ${this.selectedWords()}` : found.words);
     setData(this.element, "id", shown?.id ?? "");
     this.writeHint(null);
+    this.cursor.place();
   }
 
   // What the row of the selected token reads most.
@@ -298,8 +305,10 @@ export class AttentionMap {
     return column < 0 ? "" : `most: ${shown.hint(shown.row, column)}`;
   }
 
+  // What is in a cell: the one pointed at, else the cursor's, else what the selected row reads most.
   writeHint(cell) {
-    const words = !this.shown ? "" : cell ? this.shown.hint(cell.row, cell.column) : this.selectedWords();
+    const at = cell ?? this.cursor.cell;
+    const words = !this.shown ? "" : at ? this.shown.hint(at.row, at.column) : this.selectedWords();
     setText(this.hint, words);
   }
 }

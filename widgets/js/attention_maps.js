@@ -4,6 +4,7 @@
 import { here, missing, waiting } from "./reading.js";
 
 const UNDEFINED = 255;
+const [QUICK_MS, SLOW_MS, MOST_AT_ONCE] = [100, 250, 16];
 const HEADER = 12; // first bin, scale of the maxima, scale of the means
 
 // {first, scales, codes: [maxima, means]} of a stripe; a value is scale · (code / 254)², code 255 is undefined.
@@ -26,6 +27,8 @@ export class AttentionMaps {
     Object.assign(this, { blocks, reading, facts });
     Object.assign(this, facts.maps);
     this.kept = { id: null };
+    this.atOnce = 1; // parts asked for in one message
+    this.partMs = NaN; // that the last parts took each
   }
 
   // The stretch that holds a token; -1 for one in none, such as a header token.
@@ -66,21 +69,29 @@ export class AttentionMaps {
     return { keys, perStripe, row };
   }
 
-  // Wish for the stripe of the selected token; returns whether it was lacking.
+  // Wish for the stripe of the selected token; returns how many stripes that is, 0 where it is here.
   askForRow(selection) {
     return this.ask(selection, ({ keys, perStripe, row }) => [keys[Math.floor(row / perStripe)]]);
   }
 
-  // Wish for one stripe that the shown map lacks; returns whether one was lacking.
+  // Wish for stripes that the shown map lacks, as many as the kernel makes in a fraction of a second; returns how many.
   askForRest(selection) {
-    return this.ask(selection, ({ keys }) => keys);
+    return this.ask(selection, ({ keys }) => keys, this.atOnce);
   }
 
-  ask(selection, choose) {
-    if (this.absence(selection)) return false;
-    const lacking = choose(this.plan(selection)).find((key) => key && !this.blocks.isHere(key));
-    if (lacking) this.blocks.prefetch(lacking);
-    return Boolean(lacking);
+  // The kernel took so long for so many stripes.
+  answered(count, ms) {
+    this.partMs = ms / count;
+    if (ms < QUICK_MS) this.atOnce = Math.min(MOST_AT_ONCE, 2 * this.atOnce);
+    if (ms > SLOW_MS) this.atOnce = Math.max(1, this.atOnce >> 1);
+  }
+
+  ask(selection, choose, most = 1) {
+    if (this.absence(selection)) return 0;
+    const lacking = choose(this.plan(selection)).filter((key) => key && !this.blocks.isHere(key));
+    const asked = lacking.slice(0, most);
+    for (const key of asked) this.blocks.prefetch(key);
+    return asked.length;
   }
 
   absence(selection) {

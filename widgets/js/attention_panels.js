@@ -73,6 +73,8 @@ export class AttentionPanels extends View {
   // Blocks came from the kernel, or did not.
   arrived(problem) {
     this.problem = problem;
+    if (this.asked) this.maps.answered(this.asked.count, performance.now() - this.asked.at);
+    this.asked = null;
     this.schedule();
   }
 
@@ -144,7 +146,10 @@ export class AttentionPanels extends View {
   askForMaps() {
     const { blocks, maps, selection } = this;
     if (!blocks.isIdle) return;
-    maps.askForRow(selection) || blocks.prefetchNeighbours(selection) || maps.askForRest(selection);
+    if (!maps.askForRow(selection) && !blocks.prefetchNeighbours(selection)) {
+      const count = maps.askForRest(selection);
+      this.asked = count ? { count, at: performance.now() } : null;
+    }
     blocks.flush();
   }
 }

@@ -16,7 +16,12 @@ function topOf(values) {
   return top;
 }
 
-const partly = ({ done, stripes }) => (done < stripes.length ? `${done} of ${stripes.length} parts so far` : "");
+// What is lacking of a map that comes in parts, and how long that will take at the pace of the last ones.
+export function partly({ done, stripes }, partMs) {
+  if (done === stripes.length) return "";
+  const seconds = Math.round(((stripes.length - done) * partMs) / 1000);
+  return `${done} of ${stripes.length} parts so far${seconds >= 2 ? `, about ${grouped(seconds)} s more` : ""}`;
+}
 
 // `found` is what AttentionMaps.sentencesMap gave.
 export function shownSentences({ maps, tokens, selection, facts }, found, openBlock) {
@@ -28,7 +33,7 @@ export function shownSentences({ maps, tokens, selection, facts }, found, openBl
   return {
     id: `sentences ${found.id}`,
     title: `${names}, L${selection.layer} ${of}`,
-    note: [perCell > 1 ? `a cell is ${perCell} sentences` : "", partly(found)].filter(Boolean).join(", "),
+    note: [perCell > 1 ? `a cell is ${perCell} sentences` : "", partly(found, maps.partMs)].filter(Boolean).join(", "),
     how: "mean over the row's tokens of the weight they give the column's, summed",
     height: count,
     width: count,
@@ -90,7 +95,7 @@ export function shownOverview({ maps, tokens, selection, facts }, found, openBlo
   return {
     id: `overview ${found.id}`,
     title: `All ${grouped(facts.numTokens)} tokens, L${selection.layer} h${selection.head}`,
-    note: [`a cell is ${pairs}`, partly(found)].filter(Boolean).join(", "),
+    note: [`a cell is ${pairs}`, partly(found, maps.partMs)].filter(Boolean).join(", "),
     how: selection.pool === "max" ? `largest weight of ${pairs}` : `mean weight of the pairs in sight of ${pairs}`,
     height: bins,
     width: bins,
