@@ -66,7 +66,11 @@ function bytes(array) {
 function data() {
   const chain = {
     labels: LABELS,
-    sentences: [SENTENCE, { start: 15, stop: 17, labels: ["unknown"], fired: [] }, { start: 19, stop: 20, labels: [], fired: [] }],
+    sentences: [
+      SENTENCE,
+      { start: 15, stop: 17, labels: ["unknown"], fired: [] },
+      { start: 19, stop: 20, labels: [], fired: [] },
+    ],
     turns: [{ token: 15, words: "wait", from: 1, to: 0, similarity: 0.5 }],
     markers: [[15, 17, "backtracking", "wait"]],
     forks: { threshold: 0.2, n: 9, share: 0.2 },
@@ -84,7 +88,10 @@ function data() {
 
 test("a token's sentence, and the way to the next", () => {
   const d = data();
-  assert.deepEqual([9, 10, 14, 15, 17, 18, 19, 20].map((t) => d.sentenceAt(t)), [-1, 0, 0, 1, -1, -1, 2, -1]);
+  assert.deepEqual(
+    [9, 10, 14, 15, 17, 18, 19, 20].map((t) => d.sentenceAt(t)),
+    [-1, 0, 0, 1, -1, -1, 2, -1],
+  );
   assert.equal(d.sentenceStep(12, -1), 10);
   assert.equal(d.sentenceStep(12, 1), 15);
   assert.equal(d.sentenceStep(19, 1), 20);
@@ -123,17 +130,32 @@ test("where the answer shows, in words", () => {
     answerWords(answer),
     "first at token 40, layer 2; written first at token 43; predicted by 9 of 1,776 lenses (tokens × layers)",
   );
-  assert.match(answerWords({ ...answer, first: null, written: null }), /^no lens predicts it .* token 90; the chain never/);
+  assert.match(
+    answerWords({ ...answer, first: null, written: null }),
+    /^no lens predicts it .* token 90; the chain never/,
+  );
   assert.equal(answerWords({ missing: "lens not captured" }), "lens not captured");
 });
 
 test("what is missing is no disagreement, and is a badge", () => {
-  assert.equal(agreementWords({ result: "3", answer: "4", agree: false }), "chain concludes 3, answer 4: they differ (by rule)");
-  assert.equal(agreementWords({ result: null, answer: "4", agree: null }), "chain concludes nothing, answer 4: nothing to compare");
+  assert.equal(
+    agreementWords({ result: "3", answer: "4", agree: false }),
+    "chain concludes 3, answer 4: they differ (by rule)",
+  );
+  assert.equal(
+    agreementWords({ result: null, answer: "4", agree: null }),
+    "chain concludes nothing, answer 4: nothing to compare",
+  );
   const badges = chainBadges({ arrays: { entropy: { source: "replay" } }, dtype: "", truncated: "cut at 8 tokens" });
   assert.deepEqual(
     badges.map((b) => `${b.kind} ${b.text}`),
-    ["warning ↻ replay", "plain ✓ entropy", "missing alternatives not captured", "missing lens not captured", "warning ✂ cut at 8 tokens"],
+    [
+      "warning ↻ replay",
+      "plain ✓ entropy",
+      "missing alternatives not captured",
+      "missing lens not captured",
+      "warning ✂ cut at 8 tokens",
+    ],
   );
 });
 

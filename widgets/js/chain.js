@@ -30,7 +30,9 @@ export function chainBadges(facts) {
         ? { text: `✓ ${name}`, kind: "plain", title: `captured: ${array}` }
         : { text: `${name} not captured`, kind: "missing", title: `not in this trace: ${array}` },
     ),
-    ...(facts.truncated ? [{ text: `✂ ${facts.truncated}`, kind: "warning", title: "the rollout did not end by itself" }] : []),
+    ...(facts.truncated
+      ? [{ text: `✂ ${facts.truncated}`, kind: "warning", title: "the rollout did not end by itself" }]
+      : []),
   ];
 }
 
@@ -72,7 +74,13 @@ export class Chain extends View {
       [["⏎"], "continue"],
       [["?"], "all keys"],
     ]);
-    const side = h("div", { class: "moe-chain-side" }, this.alternatives.element, this.lens.element, this.labels.element);
+    const side = h(
+      "div",
+      { class: "moe-chain-side" },
+      this.alternatives.element,
+      this.lens.element,
+      this.labels.element,
+    );
     return [
       this.header(),
       this.find.element,

@@ -14,7 +14,11 @@ export class ChainAlternatives {
     this.token = h("span", { class: "moe-code" });
     this.absence = h("div", { class: "moe-absence" });
     this.rows = Array.from({ length: MOST_ALTERNATIVES }, (_, at) => this.row(at));
-    this.list = h("div", { class: "moe-alternative-rows", role: "group", "aria-label": "Alternatives" }, ...this.rows.map((r) => r.element));
+    this.list = h(
+      "div",
+      { class: "moe-alternative-rows", role: "group", "aria-label": "Alternatives" },
+      ...this.rows.map((r) => r.element),
+    );
     const { temperature } = view.facts;
     const drawn = temperature === 0 ? ", taken greedily" : temperature ? `, drawn at T = ${temperature}` : "";
     this.element = h(
@@ -83,7 +87,10 @@ export class ChainAlternatives {
 
   // What the model did not say, and would have said first.
   firstOther() {
-    return Math.max(0, this.shown.findIndex((row) => !row.actual));
+    return Math.max(
+      0,
+      this.shown.findIndex((row) => !row.actual),
+    );
   }
 
   write(row, entry, at) {
@@ -108,7 +115,8 @@ export class ChainAlternatives {
     this.go.disabled = !free || !entry;
     this.anew.disabled = this.input.disabled = !free;
     setText(this.go, entry ? `continue from ${tokens.cellOf(entry.id)} ⏎` : "continue ⏎");
-    if (data.canContinue) setText(this.why, inCompletion ? "" : "this token is in the prompt: go on from one of the completion");
+    if (data.canContinue)
+      setText(this.why, inCompletion ? "" : "this token is in the prompt: go on from one of the completion");
   }
 
   pick(at) {

@@ -99,7 +99,8 @@ export class ChainBranches {
   busyWords() {
     const waited = Date.now() - this.since;
     const seconds = `${Math.round(waited / 1000)} s`;
-    if (this.state.state === "running") return `${this.from()}: the model runs · ${seconds} · interrupt the kernel to stop it`;
+    if (this.state.state === "running")
+      return `${this.from()}: the model runs · ${seconds} · interrupt the kernel to stop it`;
     const late = waited > KERNEL_PATIENCE_MS ? " — is it running, or busy with a cell?" : "";
     return `${this.from()}: waiting for the kernel · ${seconds}${late}`;
   }
@@ -117,7 +118,12 @@ export class ChainBranches {
     const to = put ? cellText(put, false) : "anew";
     return h(
       "button",
-      { type: "button", class: "moe-chip", "aria-pressed": String(at === this.chosen), onclick: () => this.choose(at) },
+      {
+        type: "button",
+        class: "moe-chip",
+        "aria-pressed": String(at === this.chosen),
+        onclick: () => this.choose(at),
+      },
       h("b", { text: `branch ${at}` }),
       ` · token ${token}: `,
       h("span", { class: "moe-code", text: `${cellText(was, was.startsWith("<|")) || "end"} → ${to}` }),
@@ -150,7 +156,12 @@ export class ChainBranches {
         { class: "moe-panel-title" },
         h("b", { text: name }),
         ...facts.map((text) => h("span", { class: "moe-secondary", text: ` · ${text}` })),
-        h("span", { class: "moe-branch-answer" }, "answer ", h("b", { class: "moe-code", text: answer === null ? "none" : readingText(answer) })),
+        h(
+          "span",
+          { class: "moe-branch-answer" },
+          "answer ",
+          h("b", { class: "moe-code", text: answer === null ? "none" : readingText(answer) }),
+        ),
       ),
       h(
         "div",

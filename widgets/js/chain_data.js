@@ -14,9 +14,7 @@ export function shownLabels(sentence, own, by) {
 
 // `rule equation: "7+5=12"`, for each rule that fired.
 export function firedWords(fired) {
-  return fired.length
-    ? fired.map(([, rule, text]) => `rule ${rule}: “${text.trim()}”`).join(", ")
-    : "no rule fired";
+  return fired.length ? fired.map(([, rule, text]) => `rule ${rule}: “${text.trim()}”`).join(", ") : "no rule fired";
 }
 
 // Own labels of a sentence after one was switched; none left means those of the rules again.

@@ -10,9 +10,19 @@ export class ChainLabels {
     this.by = h("span", { class: "moe-secondary" });
     this.fired = h("div", { class: "moe-chain-fired" });
     this.buttons = view.data.labels.map((label, at) =>
-      h("button", { type: "button", class: "moe-chip", "aria-pressed": "false", onclick: () => this.switch(at) }, h("kbd", { text: at + 1 }), ` ${label}`),
+      h(
+        "button",
+        { type: "button", class: "moe-chip", "aria-pressed": "false", onclick: () => this.switch(at) },
+        h("kbd", { text: at + 1 }),
+        ` ${label}`,
+      ),
     );
-    this.reset = h("button", { type: "button", class: "moe-button", text: "back to the rules", onclick: () => this.set([]) });
+    this.reset = h("button", {
+      type: "button",
+      class: "moe-button",
+      text: "back to the rules",
+      onclick: () => this.set([]),
+    });
     this.element = h(
       "section",
       { class: "moe-chain-rules", "aria-label": "Labels of the sentence" },
@@ -37,7 +47,10 @@ export class ChainLabels {
     setText(this.title, sentence ? `Sentence ${sentence.number + 1} of ${data.sentences.length}` : "No sentence");
     const shown = sentence ? shownLabels(sentence, model.get("labels"), model.get("labels_by")) : [];
     const own = shown.some((label) => label.own);
-    setText(this.by, !sentence ? "this token is in none" : own ? `labels by ${model.get("labels_by")}` : "labels by rules");
+    setText(
+      this.by,
+      !sentence ? "this token is in none" : own ? `labels by ${model.get("labels_by")}` : "labels by rules",
+    );
     this.fired.replaceChildren(...(sentence ? this.rules(sentence) : []));
     const has = new Set(shown.map(({ label }) => label));
     this.buttons.forEach((button, at) => {

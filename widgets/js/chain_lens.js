@@ -42,7 +42,12 @@ export class ChainLens {
       return { text, prob, element: h("td", {}, text, prob) };
     });
     const choose = () => this.view.select({ layer });
-    const element = h("tr", { "data-layer": layer, onclick: choose }, h("th", { scope: "row", text: layer }), ...cells.map((c) => c.element));
+    const element = h(
+      "tr",
+      { "data-layer": layer, onclick: choose },
+      h("th", { scope: "row", text: layer }),
+      ...cells.map((c) => c.element),
+    );
     return { layer, cells, element };
   }
 
@@ -79,7 +84,8 @@ export class ChainLens {
 
   words(token) {
     const { data } = this.view;
-    if (data.answer.missing || token < data.answer.begin || token >= data.answer.start) return "bold: what really comes";
+    if (data.answer.missing || token < data.answer.begin || token >= data.answer.start)
+      return "bold: what really comes";
     return "bold: what really comes · ◆ predicts the answer";
   }
 }

@@ -37,10 +37,17 @@ export class ChainList {
       h("b", { text: data.channel ? "Chain of thought" : "Completion" }),
       h("span", {
         class: "moe-secondary",
-        text: data.channel ? `${data.sentences.length} sentences` : `no analysis channel · ${data.sentences.length} sentences`,
+        text: data.channel
+          ? `${data.sentences.length} sentences`
+          : `no analysis channel · ${data.sentences.length} sentences`,
       }),
       forks
-        ? h("span", { class: "moe-secondary" }, h("span", { class: "moe-fork", text: "forking tokens" }), ` ${share}${from}`)
+        ? h(
+            "span",
+            { class: "moe-secondary" },
+            h("span", { class: "moe-fork", text: "forking tokens" }),
+            ` ${share}${from}`,
+          )
         : h("span", { class: "moe-badge moe-badge-missing", text: "forking tokens: entropy not captured" }),
       h("span", { class: "moe-secondary" }, h("span", { class: "moe-marker", text: "markers" }), " by words"),
       h("span", { class: "moe-secondary", text: "labels by rules, a first pass · entropy mean · max, nats" }),
@@ -141,8 +148,19 @@ export class ChainList {
       stop < sentence.stop ? " …" : "",
     );
     const labels = h("div", { class: "moe-chain-labels" });
-    const name = h("span", { class: "moe-chain-number moe-secondary", "data-token": sentence.start, text: `${number + 1}` });
-    const element = h("div", { class: "moe-chain-row", "data-sentence": number }, name, text, labels, this.entropy(number));
+    const name = h("span", {
+      class: "moe-chain-number moe-secondary",
+      "data-token": sentence.start,
+      text: `${number + 1}`,
+    });
+    const element = h(
+      "div",
+      { class: "moe-chain-row", "data-sentence": number },
+      name,
+      text,
+      labels,
+      this.entropy(number),
+    );
     this.rows.set(number, { element, labels });
     this.writeLabels(number);
     return element;
@@ -179,8 +197,18 @@ export class ChainList {
     const [mean, max] = [found.mean, found.max].map((value) => value.toFixed(2));
     return h(
       "div",
-      { class: "moe-chain-entropy", "data-mean": found.mean, "data-max": found.max, title: `entropy: mean ${mean}, max ${max} nats` },
-      h("span", { class: "moe-bar" }, h("i", { class: "moe-chain-max", style: width(found.max) }), h("i", { style: width(found.mean) })),
+      {
+        class: "moe-chain-entropy",
+        "data-mean": found.mean,
+        "data-max": found.max,
+        title: `entropy: mean ${mean}, max ${max} nats`,
+      },
+      h(
+        "span",
+        { class: "moe-bar" },
+        h("i", { class: "moe-chain-max", style: width(found.max) }),
+        h("i", { style: width(found.mean) }),
+      ),
       h("span", { class: "moe-number", text: `${mean} · ${max}` }),
     );
   }
@@ -192,7 +220,12 @@ export class ChainList {
     const labels = shownLabels(data.sentences[number], model.get("labels"), model.get("labels_by"));
     row.labels.replaceChildren(
       ...labels.map(({ label, own, words }) =>
-        h("span", { class: `moe-label${own ? " moe-label-own" : ""}`, "data-label": label, text: own ? `✎ ${label}` : label, title: words }),
+        h("span", {
+          class: `moe-label${own ? " moe-label-own" : ""}`,
+          "data-label": label,
+          text: own ? `✎ ${label}` : label,
+          title: words,
+        }),
       ),
       ...this.turn(number),
     );
@@ -203,10 +236,22 @@ export class ChainList {
     const turn = this.view.data.turnOf.get(number);
     if (!turn) return [];
     const alike = `similarity ${turn.similarity.toFixed(2)}, by words`;
-    if (turn.to === null) return [h("span", { class: "moe-turn", text: "↶ –", title: `“${turn.words}” takes up no earlier sentence: ${alike}` })];
+    if (turn.to === null)
+      return [
+        h("span", { class: "moe-turn", text: "↶ –", title: `“${turn.words}” takes up no earlier sentence: ${alike}` }),
+      ];
     const words = `“${turn.words}” turns back to sentence ${turn.to + 1}: ${alike}`;
     const token = this.view.data.sentences[turn.to].start;
-    return [h("button", { type: "button", class: "moe-chip moe-turn", text: `↶ ${turn.to + 1}`, title: words, "aria-label": words, "data-token": token })];
+    return [
+      h("button", {
+        type: "button",
+        class: "moe-chip moe-turn",
+        text: `↶ ${turn.to + 1}`,
+        title: words,
+        "aria-label": words,
+        "data-token": token,
+      }),
+    ];
   }
 
   // Own labels changed.

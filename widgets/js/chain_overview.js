@@ -197,7 +197,12 @@ export class ChainOverview {
         const token = begin + Math.floor(i / layers.length);
         const [first, last] = columnsOf(Math.max(token, data.start), data.start, data.stop, columns);
         ctx.fillStyle = palette.fill(wanted === "highest" ? 0.85 : 0.35);
-        ctx.fillRect(first, y + (i % layers.length) * this.answerRow, Math.max(2, last - first), this.answerRow - (this.answerRow > 3 ? 1 : 0));
+        ctx.fillRect(
+          first,
+          y + (i % layers.length) * this.answerRow,
+          Math.max(2, last - first),
+          this.answerRow - (this.answerRow > 3 ? 1 : 0),
+        );
       });
     }
   }
@@ -206,7 +211,10 @@ export class ChainOverview {
     const box = this.surface.canvas.getBoundingClientRect();
     const { data } = this.view;
     const share = (event.clientX - box.left) / box.width;
-    const token = Math.min(data.stop - 1, Math.max(data.start, data.start + Math.floor(share * (data.stop - data.start))));
+    const token = Math.min(
+      data.stop - 1,
+      Math.max(data.start, data.start + Math.floor(share * (data.stop - data.start))),
+    );
     const row = Math.floor((event.clientY - box.top - this.y.answer) / this.answerRow);
     const layer = data.answer.layers?.[row];
     return { token, layer };
