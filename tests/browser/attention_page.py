@@ -4,6 +4,7 @@
 """
 
 import os
+import re
 import time
 from typing import Any
 
@@ -226,8 +227,8 @@ FAR_BEYOND = ("token_p95_ms", "heap_mb")
 """What is promised where a trace is longer than anyone reads: it still steps, in bounded memory."""
 
 
-def measure_view(meter: Meter, steps: int) -> dict[str, Any]:
-    """Run a notebook that shows an AttentionView; return what it costs."""
+def measure_view(meter: Meter, steps: int, mean_map: bool = False) -> dict[str, Any]:
+    """Run a notebook that shows an AttentionView; return what it costs, and until the map of all heads is whole."""
     measured: dict[str, Any] = meter.run(PAINTED)
     view = View(meter.notebook)
     view.expect_map("sentences")
@@ -238,7 +239,21 @@ def measure_view(meter: Meter, steps: int) -> dict[str, Any]:
     measured |= key_times(view, "head", ["]", "["], steps // 2)
     measured |= row_times(view, steps // 3)
     measured["heap_mb"] = meter.heap_grown_mb()
+    if mean_map:
+        measured["mean_map_s"] = mean_map_s(view)
     return measured | conditions(view.page)
+
+
+def mean_map_s(view: View) -> float:
+    """Return the seconds from the key until the last part of the mean over the layer's heads is on the map."""
+    began = time.monotonic()
+    view.press("a")
+    view.map.get_by_text(re.compile(r"mean of \d+ heads")).wait_for(timeout=60_000)
+    view.expect_map("sentences")
+    expect(view.map.get_by_text("parts so far")).to_have_count(0, timeout=180_000)
+    seconds = round(time.monotonic() - began, 1)
+    view.press("a")
+    return seconds
 
 
 def conditions(page: Page) -> dict[str, Any]:
