@@ -2,10 +2,22 @@
 
 from widgets.attention_view import AttentionView
 from widgets.chain_view import ChainView
+from widgets.effort_comparison import EffortComparison
 from widgets.expert_card import ExpertCard
 from widgets.load_curve import LoadCurve
 from widgets.router_map import RouterMap
 from widgets.routing_paths import RoutingPaths
+from widgets.trace_diff import TraceDiff
 from widgets.trace_explorer import TraceExplorer
 
-__all__ = ["AttentionView", "ChainView", "ExpertCard", "LoadCurve", "RouterMap", "RoutingPaths", "TraceExplorer"]
+__all__ = [
+    "AttentionView",
+    "ChainView",
+    "EffortComparison",
+    "ExpertCard",
+    "LoadCurve",
+    "RouterMap",
+    "RoutingPaths",
+    "TraceDiff",
+    "TraceExplorer",
+]

@@ -7,7 +7,7 @@ from lab import OpenNotebook
 from playwright.sync_api import Locator
 from test_explorer_in_lab import HOSTILE, SYNTHETIC, View, assert_nothing_serious
 
-IMPORT = f"{SYNTHETIC}\nfrom widgets import TraceExplorer\nfrom widgets.effort_comparison import EffortComparison"
+IMPORT = f"{SYNTHETIC}\nfrom widgets import EffortComparison, TraceExplorer"
 RUNS = """
 import torch; torch.set_num_threads(1)
 import workbench as wb

@@ -5,7 +5,7 @@ from lab import OpenNotebook
 from playwright.sync_api import Locator
 from test_explorer_in_lab import HOSTILE, SYNTHETIC, View, assert_nothing_serious
 
-IMPORT = f"{SYNTHETIC}\nfrom widgets import TraceExplorer\nfrom widgets.trace_diff import TraceDiff"
+IMPORT = f"{SYNTHETIC}\nfrom widgets import TraceDiff, TraceExplorer"
 CAPTURE = """
 import torch; torch.set_num_threads(1)
 import workbench as wb

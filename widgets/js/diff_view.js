@@ -189,6 +189,7 @@ export class DiffView extends View {
         h(
           "div",
           { class: "moe-facts moe-secondary" },
+          `${side}: `,
           h("b", { text: labels[i] }),
           ` ${model}${embedded ? " (embedded: says nothing about gpt-oss)" : ""}${i && question !== sides.a.question ? `: ${question}` : ""}`,
         ),

@@ -142,8 +142,9 @@ export class ExpertsMultiple extends PairMultiple {
     this.row = Math.max(8, Math.min(18, this.row));
     this.scale = h("span", { class: "moe-scale" });
     const [low, high] = [`−${this.top}`, `+${this.top}`];
-    const outlined = "outlined: beyond the family-wise 5 % threshold of the permutation test of whole rollouts. ";
-    this.foot.append(low, " ", this.scale, ` ${high} per token · ${outlined}An association.`);
+    const outlined = "outlined: beyond the family-wise 5 % threshold of each pair's permutation test of whole rollouts. ";
+    if (all.length) this.foot.append(low, " ", this.scale, ` ${high} per token · ${outlined}An association.`);
+    else this.foot.append(this.pairs.length ? "no pair was tested" : "one group: nothing to compare");
   }
 
   draw(palette) {
