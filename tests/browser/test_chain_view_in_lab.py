@@ -375,7 +375,8 @@ def test_interrupting_the_kernel_ends_the_waiting_and_narrow_views_fit(lab_noteb
         "import time\ndef wait(trace, token, put):\n    while True: time.sleep(0.05)",
         "x = ChainView(written_chain([['7+5=12', '\\n'], ['so', ' 12', '.']], ['5']), continue_from=wait); x",
     ]
-    notebook = lab_notebook([WRITTEN, IMPORT, *cells], width=700)
+    notebook = lab_notebook([WRITTEN, IMPORT, *cells])
+    notebook.page.set_viewport_size({"width": 800, "height": 900})
     view = View(notebook)
     view.root.get_by_role("button", name="choose anew").click()
     expect(view.branches).to_have_attribute("data-job", "running", timeout=20_000)
