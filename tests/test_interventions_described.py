@@ -8,7 +8,7 @@ import pytest
 
 import workbench as wb
 from workbench.experiments.attention import AblateHead, MoveSink, SuppressSpan
-from workbench.experiments.described import interventions_from
+from workbench.experiments.described import experiment_from, interventions_from
 from workbench.experiments.experiment import experiment
 from workbench.experiments.experts import Force, MeanOutput, RouteAround, Scale, Swap, ZeroContribution
 from workbench.experiments.intervening import Intervention, intervene
@@ -46,6 +46,16 @@ def test_a_mean_is_over_the_baseline_again(odd: wb.Model) -> None:
     found = experiment(odd, read, MeanOutput({1: (5,)}), generate=False)
     again = experiment(odd, read, interventions_from(found.trace.meta["intervention"]), generate=False)
     np.testing.assert_array_equal(again.kl, found.kl)
+
+
+def test_a_view_hands_on_what_was_asked_for_and_hears_how_far_it_is(odd: wb.Model) -> None:
+    read, heard = wb.replay(odd, IDS), []
+    asked = [{"variant": "route around", "experts": {"1": [5]}, "tokens": [4, None]}]
+    options: Any = {"generate": False, "controls": 2, "tolerance": 9}
+    found = experiment_from(odd, read, asked, **options, on_run=lambda *done: heard.append(done))
+    same = experiment(odd, read, RouteAround({1: [5]}, (4, None)), **options)
+    np.testing.assert_array_equal(found.kl, same.kl)
+    assert heard == [(1, 3), (2, 3), (3, 3)]
 
 
 @pytest.mark.parametrize(

@@ -4,13 +4,27 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from workbench.experiments.attention import AblateHead, MoveSink, SuppressSpan
+from workbench.experiments.experiment import Experiment, experiment
 from workbench.experiments.experts import VARIANTS, Swap
 from workbench.experiments.intervening import Intervention, Tokens
 from workbench.families import ModelError
+from workbench.model import Model
+from workbench.trace import Trace
 
-__all__ = ["interventions_from"]
+__all__ = ["experiment_from", "interventions_from"]
 
 HEADS: dict[str, Any] = {kind.variant: kind for kind in (AblateHead, MoveSink, SuppressSpan)}
+
+
+def experiment_from(
+    model: Model, baseline: Trace, descriptions: Sequence[Mapping[str, Any]], **options: Any
+) -> Experiment:
+    """Run an experiment that is described in JSON, as a view that knows no model hands it on.
+
+    Such a view is handed ``functools.partial(experiment_from, model)``. Options and errors as of
+    `workbench.experiments.experiment.experiment`, and errors as of `interventions_from`.
+    """
+    return experiment(model, baseline, interventions_from(descriptions), **options)
 
 
 def interventions_from(descriptions: Sequence[Mapping[str, Any]]) -> list[Intervention]:

@@ -1,6 +1,6 @@
 """An experiment: one rollout as it was, the same under interventions, and random controls beside it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -152,6 +152,7 @@ def experiment(
     tolerance: float = TOLERANCE,
     seed: int = 0,
     capture: CaptureSpec = LIGHT,
+    on_run: Callable[[int, int], object] | None = None,
 ) -> Experiment:
     """Do what was done for a baseline again, with the model changed, and compare; then the same with random controls.
 
@@ -168,6 +169,7 @@ def experiment(
         tolerance: relative difference of load up to which a control counts as matched.
         seed: of the draw of controls.
         capture: what to record of the changed rollouts.
+        on_run: told after each run how many are done, and of how many.
 
     Raises:
         ModelError: as `intervene`; a baseline that is itself changed, or that does not say how it was sampled; tokens
@@ -181,10 +183,11 @@ def experiment(
     jobs: list[tuple[tuple[Intervention, ...], tuple[Match, ...]]] = [(wanted, ())]
     if controls:
         jobs += _controls(unchanged, wanted, controls, tolerance, seed)
-    found = [
-        change(unchanged, changes, matches, generate, capture)
-        for changes, matches in tqdm(jobs, "experiment", unit="run", delay=2, leave=False)
-    ]
+    found = []
+    for changes, matches in tqdm(jobs, "experiment", unit="run", delay=2, leave=False):
+        found.append(change(unchanged, changes, matches, generate, capture))
+        if on_run is not None:
+            on_run(len(found), len(jobs))
     return Experiment(**vars(found[0]), controls=tuple(found[1:]), tolerance=tolerance)
 
 
