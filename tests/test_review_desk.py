@@ -191,7 +191,7 @@ def test_two_blind_reviewers_cannot_see_each_others_verdicts(catalogue: Catalogu
         "events": lambda desk: (desk.events(), desk.events(trace)),
         "verify": lambda desk: desk.verify(),
         "head": lambda desk: desk.head(),
-        "exported": lambda desk: desk.exported("csv", 0),
+        "exported": lambda desk: desk.exported("csv"),
     }
     attributes = {"rubric", "catalogue", "review", "reviewer", "may_adjudicate", "blind"}
     changes = {"submit", "skip", "adjudicate", "redact", "delete_trace"}
@@ -289,7 +289,7 @@ def test_calibration_traces_are_mixed_in_go_to_all_and_are_scored(tmp_path: Path
         assert first in desk.claim(9)
         assert "calibration" not in str((desk.queue(), desk.events(), desk.summary()))
         give(desk, first, severity)
-        assert [score.reviewer for score in desk.calibration()][:1] == ["ada" if severity < 2 else desk.reviewer]
+        assert len(desk.calibration()) == (3 if desk.reviewer == "cleo" else 0)  # a secret until all are in
     scores = open_desk(catalogue, REVIEW, "eve").calibration()
     assert [(s.reviewer, s.n, s.right_behaviour, s.right_severity) for s in scores] == [
         ("ada", 1, 1, 1),

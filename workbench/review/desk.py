@@ -14,7 +14,7 @@ from workbench.review.drafts import Draft
 from workbench.review.errors import ReviewError
 from workbench.review.log import Event, Head, append
 from workbench.review.queue import QueueItem, Summary, claim, queue, summary
-from workbench.review.reading import CalibrationScore, Given
+from workbench.review.reading import CalibrationScore, Exported, Given
 from workbench.review.state import ITEMS, PEOPLE, REVEALS, WORK, apply
 from workbench.review.transcript import TranscriptMessage, transcript
 from workbench.review.verdict import HIDDEN_CHANNELS, Evidence, Verdict, check, evidence, has_chain
@@ -141,14 +141,14 @@ class Desk:
         """Reveal the raw chain of thought of a trace to this reviewer, which is recorded; return its transcript."""
         self._open(trace)
         with self._database.writing() as connection:
-            if not self._is_revealed(connection, trace):
+            if not state.is_revealed(connection, self._key(trace)):
                 self._add(connection, "revealed", trace)
         return self.transcript(trace)
 
     def revealed(self, trace: str) -> bool:
         """Say whether this reviewer has revealed the raw chain of a trace."""
         with self._database.reading() as connection:
-            return self._is_revealed(connection, trace)
+            return state.is_revealed(connection, self._key(trace))
 
     def trace(self, trace: str) -> Trace:
         """Return the whole trace, for views of its internals. Raises `ReviewError` as long as its chain is hidden."""
@@ -209,9 +209,9 @@ class Desk:
             mine = self._work(connection, trace)
             if mine == "skipped":
                 raise ReviewError("You skipped this trace, so it takes no verdict of yours.")
-            if mine == "done" and self._is_complete(connection, trace):
+            if mine == "done" and state.is_complete(connection, self.review, trace):
                 raise ReviewError("All verdicts on this trace are in, so none of them changes. Ask for adjudication.")
-            check(verdict, self.rubric, found, revealed=self._is_revealed(connection, trace))
+            check(verdict, self.rubric, found, revealed=state.is_revealed(connection, self._key(trace)))
             told = {**verdict.payload(), "seconds": round(spent, 3)}
             number = self._add(connection, "verdict", trace, told, verdict.texts()).number
             drafts.drop(connection, **self._key(trace))
@@ -239,8 +239,9 @@ class Desk:
             return reading.visible(connection, self.review, self.reviewer, self.blind, trace)
 
     def calibration(self) -> list[CalibrationScore]:
-        """Return how those verdicts on calibration traces that may be seen compare with the known answers."""
-        known = self._begun.payload["calibration"]
+        """Return how the verdicts on calibration traces compare with the known answers, once all on a trace are in."""
+        with self._database.reading() as connection:
+            known = self._calibration(connection)
         return reading.calibration([given for given in self.verdicts() if given.trace in known], known)
 
     def disagreements(self) -> list[str]:
@@ -263,7 +264,7 @@ class Desk:
                 select(WORK.c.verdict).where(*self._mine(trace), WORK.c.verdict.is_not(None))
             ).first():
                 raise ReviewError("This trace was assigned to you, so another must settle it.")
-            check(verdict, self.rubric, found, revealed=self._is_revealed(connection, trace))
+            check(verdict, self.rubric, found, revealed=state.is_revealed(connection, self._key(trace)))
             told = {**verdict.payload(), "seconds": round(self._clock.spent(trace), 3)}
             return self._add(connection, "adjudicated", trace, told, verdict.texts()).number
 
@@ -330,11 +331,22 @@ class Desk:
         if name is not None:
             self.catalogue.path(name).unlink(missing_ok=True)
 
-    def exported(self, what: str, number: int) -> Head:
-        """Record that verdicts left the desk; return where the log stands then, for the export to hold."""
+    def exported(self, what: str, *, chain: bool = False) -> Exported:
+        """Record that what this reviewer may see leaves the desk, and return it; the exports call this.
+
+        Args:
+            what: the format.
+            chain: with raw chains of thought and what quotes them, revealed or not.
+
+        Raises:
+            ReviewError: chains for someone who may not adjudicate.
+        """
+        if chain:
+            self._check_adjudicator("export raw chains")
         with self._database.writing() as connection:
-            self._add(connection, "exported", None, {"format": what, "verdicts": number})
-            return log.head(connection)
+            given = reading.visible(connection, self.review, self.reviewer, self.blind, everything=chain)
+            self._add(connection, "exported", None, {"format": what, "verdicts": len(given), "chain": chain})
+            return Exported(tuple(given), frozenset(self._calibration(connection)), log.head(connection), chain)
 
     # --- within --------------------------------------------------------------------------------------------------
 
@@ -377,15 +389,10 @@ class Desk:
                 self._work(connection, trace)
         return self.catalogue.open(trace)
 
-    def _is_revealed(self, connection: Connection, trace: str) -> bool:
-        own = (REVEALS.c[name] == value for name, value in self._key(trace).items())
-        return connection.execute(select(REVEALS.c.trace).where(*own)).first() is not None
-
-    def _is_complete(self, connection: Connection, trace: str) -> bool:
-        of_trace = (ITEMS.c.review == self.review) & (ITEMS.c.trace == trace)
-        return (
-            connection.execute(select(ITEMS.c.trace).where(of_trace, state.complete(self.review))).first() is not None
-        )
+    def _calibration(self, connection: Connection) -> dict[str, Any]:
+        """Return the known answers that are no secret any more."""
+        open_ = reading.complete_traces(connection, self.review)
+        return {trace: answer for trace, answer in self._begun.payload["calibration"].items() if trace in open_}
 
     def _check_adjudicator(self, what: str) -> None:
         if not self.may_adjudicate:

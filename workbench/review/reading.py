@@ -6,11 +6,11 @@ from typing import Any
 
 from sqlalchemy import Connection, select
 
-from workbench.review.log import Event, events
+from workbench.review.log import Event, Head, events
 from workbench.review.state import ITEMS, REVEALS, WORK, complete
 from workbench.review.verdict import HIDDEN_CHANNELS, Verdict
 
-__all__ = ["CalibrationScore", "Given", "calibration", "disagreements", "visible", "visible_events"]
+__all__ = ["CalibrationScore", "Exported", "Given", "calibration", "disagreements", "visible", "visible_events"]
 
 HIDDEN = "[hidden until you reveal the chain]"
 
@@ -42,13 +42,37 @@ class CalibrationScore:
     """of those with the right behaviour"""
 
 
-def visible(connection: Connection, review: str, reader: str, blind: bool, trace: str | None = None) -> list[Given]:
-    """Return the current verdicts that a reader may see, in the order they were given; see `Desk.verdicts`."""
+@dataclass(frozen=True)
+class Exported:
+    """What leaves a desk."""
+
+    given: tuple[Given, ...]
+    calibration: frozenset[str]
+    """traces with known answers among them, which are no measure of agreement"""
+    head: Head
+    """of the log, the event of this export included: kept with it, it shows later whether the log was written anew"""
+    chain: bool
+    """whether raw chains, and what quotes them, are with it"""
+
+
+def visible(
+    connection: Connection,
+    review: str,
+    reader: str,
+    blind: bool,
+    trace: str | None = None,
+    *,
+    everything: bool = False,
+) -> list[Given]:
+    """Return the current verdicts that a reader may see, in the order they were given; see `Desk.verdicts`.
+
+    ``everything`` shows what quotes a chain that the reader has not revealed.
+    """
     numbers = select(WORK.c.verdict, WORK.c.reviewer, WORK.c.trace).where(
         WORK.c.review == review, WORK.c.verdict.is_not(None)
     )
     settled = select(ITEMS.c.settled).where(ITEMS.c.review == review, ITEMS.c.settled.is_not(None))
-    open_ = _complete(connection, review)
+    open_ = complete_traces(connection, review)
     shown = {
         row.verdict for row in connection.execute(numbers) if not blind or row.reviewer == reader or row.trace in open_
     }
@@ -56,7 +80,7 @@ def visible(connection: Connection, review: str, reader: str, blind: bool, trace
     revealed = _revealed(connection, review, reader)
     conditions = {"review": review} | ({} if trace is None else {"trace": trace})
     found = (event for event in events(connection, **conditions) if event.number in shown)
-    return [_given(event, event.reviewer == reader or event.trace in revealed) for event in found]
+    return [_given(event, everything or event.reviewer == reader or event.trace in revealed) for event in found]
 
 
 def _given(event: Event, open_: bool) -> Given:
@@ -89,7 +113,7 @@ def visible_events(
     connection: Connection, review: str, reader: str, blind: bool, trace: str | None = None
 ) -> list[Event]:
     """Return the events that a reader may see, each without what hides in it."""
-    open_, revealed = _complete(connection, review), _revealed(connection, review, reader)
+    open_, revealed = complete_traces(connection, review), _revealed(connection, review, reader)
     conditions = {"review": review} | ({} if trace is None else {"trace": trace})
     found = []
     for event in events(connection, **conditions):
@@ -132,7 +156,8 @@ def calibration(given: Sequence[Given], known: Mapping[str, Mapping[str, Any]]) 
     return scores
 
 
-def _complete(connection: Connection, review: str) -> set[str]:
+def complete_traces(connection: Connection, review: str) -> set[str]:
+    """Return the traces whose verdicts are all in."""
     query = select(ITEMS.c.trace).where(ITEMS.c.review == review, complete(review))
     return set(connection.execute(query).scalars())
 

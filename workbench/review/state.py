@@ -3,7 +3,7 @@
 Only `apply` writes them, an event at a time, so that the log alone decides: `differences` plays it again and compares.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from sqlalchemy import (
@@ -25,7 +25,19 @@ from sqlalchemy import (
 
 from workbench.review.log import Event, events
 
-__all__ = ["ITEMS", "METADATA", "PEOPLE", "REVEALS", "REVIEWS", "WORK", "apply", "complete", "differences"]
+__all__ = [
+    "ITEMS",
+    "METADATA",
+    "PEOPLE",
+    "REVEALS",
+    "REVIEWS",
+    "WORK",
+    "apply",
+    "complete",
+    "differences",
+    "is_complete",
+    "is_revealed",
+]
 
 METADATA = MetaData()
 REVIEWS = Table(
@@ -130,6 +142,18 @@ def complete(review: str) -> ColumnElement[bool]:
     everyone = select(func.count()).select_from(readers.subquery()).scalar_subquery()
     condition: ColumnElement[bool] = or_(done >= ITEMS.c.slots, (through >= everyone) & (at_it == 0) & (done > 0))
     return condition
+
+
+def is_complete(connection: Connection, review: str, trace: str) -> bool:
+    """Say whether all verdicts of a trace are in."""
+    query = select(ITEMS.c.trace).where(ITEMS.c.review == review, ITEMS.c.trace == trace, complete(review))
+    return connection.execute(query).first() is not None
+
+
+def is_revealed(connection: Connection, key: Mapping[str, str]) -> bool:
+    """Say whether a reviewer has revealed the raw chain of a trace; the key is review, trace and reviewer."""
+    own = (REVEALS.c[name] == value for name, value in key.items())
+    return connection.execute(select(REVEALS.c.trace).where(*own)).first() is not None
 
 
 def differences(connection: Connection) -> Iterator[str]:
