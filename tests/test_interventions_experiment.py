@@ -1,6 +1,11 @@
 """An experiment's comparison by hand, its controls, and sweeps that are stopped and go on."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -255,6 +260,33 @@ def stopping(monkeypatch: pytest.MonkeyPatch, ran: list[Any], after: int) -> Any
 
     monkeypatch.setattr(expert_sweep, "change", change)
     return real
+
+
+SWEEP = """
+import sys, workbench as wb
+from workbench.experiments.expert_sweep import sweep_experts
+from workbench.experiments.experts import RouteAround
+model, baseline = wb.load("tiny", device="cpu"), wb.open_trace(sys.argv[1])
+sweep_experts(model, baseline, RouteAround, folder=sys.argv[2], tokens="analysis")
+"""
+
+
+def test_a_killed_sweep_goes_on(tiny: wb.Model, baseline: wb.Trace, tmp_path: Path) -> None:
+    baseline.save(tmp_path / "baseline.safetensors")
+    file = tmp_path / "killed" / "experts.jsonl"
+    arguments = [sys.executable, "-c", SWEEP, str(tmp_path / "baseline.safetensors"), str(file.parent)]
+    process = subprocess.Popen(arguments, stderr=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    while process.poll() is None and not (file.exists() and file.read_bytes().count(b"\n") > 5):
+        time.sleep(0.01)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    done = file.read_bytes()
+    swept = sweep_experts(tiny, wb.open_trace(arguments[3]), RouteAround, folder=file.parent, tokens="analysis")
+    assert file.read_bytes().startswith(done[: done.rfind(b"\n")]), "what was done stays as it was"
+    whole = sweep_experts(tiny, baseline, RouteAround, folder=tmp_path / "whole", tokens="analysis")
+    assert len(swept) == 4 * 8
+    for row, expected in zip(swept.rows(), whole.rows(), strict=True):
+        assert row == pytest.approx(expected)
 
 
 def test_an_expert_that_is_never_taken_changes_nothing(tiny: wb.Model, baseline: wb.Trace, tmp_path: Path) -> None:
