@@ -38,7 +38,10 @@ test("experts are compared where tokens are the same, in layers that both captur
 });
 
 test("only the tokens before anything differs have the same context", () => {
-  assert.deepEqual([0, 1, 2, 4].map((row) => rows.sameContext(row)), [true, true, false, false]);
+  assert.deepEqual(
+    [0, 1, 2, 4].map((row) => rows.sameContext(row)),
+    [true, true, false, false],
+  );
   assert.equal(rowWords(rows, 1, ["low", "high"]), "same token, same context");
   assert.equal(rowWords(rows, 4, ["low", "high"]), "same token, on different text");
   assert.equal(rowWords(rows, 2, ["low", "high"]), "other tokens");
@@ -46,8 +49,14 @@ test("only the tokens before anything differs have the same context", () => {
 });
 
 test("stretches are stepped through in both directions", () => {
-  assert.deepEqual([0, 2, 4].map((row) => rows.nextStretch(row, 1)), [2, 4, 5]);
-  assert.deepEqual([5, 4, 3, 1].map((row) => rows.nextStretch(row, -1)), [4, 2, 2, 0]);
+  assert.deepEqual(
+    [0, 2, 4].map((row) => rows.nextStretch(row, 1)),
+    [2, 4, 5],
+  );
+  assert.deepEqual(
+    [5, 4, 3, 1].map((row) => rows.nextStretch(row, -1)),
+    [4, 2, 2, 0],
+  );
 });
 
 test("the overview pools rows, and what is not known stays unknown", () => {
@@ -59,10 +68,22 @@ test("the overview pools rows, and what is not known stays unknown", () => {
 test("what is said carries its numbers", () => {
   const labels = ["low", "high"];
   const counted = "4 of 6 rows are the same token, the first 2 in the same context";
-  assert.equal(textWords({ parting: 2, numShared: 2 }, rows, labels), `the completions part at token 2 of low, at token 2 of high; ${counted}`);
-  assert.equal(textWords({ parting: 3, numShared: 2 }, rows, labels), `the completions part before token 3 of low, at token 3 of high; ${counted}`);
-  assert.match(textWords({ parting: null, numShared: 6 }, rows, labels), /^the completions are the same; 4 of 6 rows are the same token$/);
-  assert.equal(answerWords({ answers: ["4", null], sameAnswer: null, labels }), "low: 4 · high: no answer — nothing to compare");
+  assert.equal(
+    textWords({ parting: 2, numShared: 2 }, rows, labels),
+    `the completions part at token 2 of low, at token 2 of high; ${counted}`,
+  );
+  assert.equal(
+    textWords({ parting: 3, numShared: 2 }, rows, labels),
+    `the completions part before token 3 of low, at token 3 of high; ${counted}`,
+  );
+  assert.match(
+    textWords({ parting: null, numShared: 6 }, rows, labels),
+    /^the completions are the same; 4 of 6 rows are the same token$/,
+  );
+  assert.equal(
+    answerWords({ answers: ["4", null], sameAnswer: null, labels }),
+    "low: 4 · high: no answer — nothing to compare",
+  );
   assert.equal(answerWords({ answers: ["4", "5"], sameAnswer: false, labels }), "low: 4 · high: 5 — they differ");
   const overlaps = [{ phase: "completion", sameContext: false, n: 1200, layers: [1, 0.5] }];
   assert.deepEqual(overlapLines({ overlaps, topK: 4 }), [

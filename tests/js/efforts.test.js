@@ -8,6 +8,7 @@ import {
   claimsOf,
   countedWords,
   drawnWords,
+  groupNotes,
   meanWords,
   niceEnd,
   outcomeKind,
@@ -62,9 +63,20 @@ test("places in the chain go from 0 to 1", () => {
 });
 
 test("outcomes are told apart by marks and words, cut ones are never wrong", () => {
-  const given = { question: "q", answer: "295", cut: null, right: true, chainTokens: 1200, completionTokens: 1213, seconds: 2.04 };
+  const given = {
+    question: "q",
+    answer: "295",
+    cut: null,
+    right: true,
+    chainTokens: 1200,
+    completionTokens: 1213,
+    seconds: 2.04,
+  };
   assert.equal(chipText(given), "✓ 295");
-  assert.equal(outcomeWords(given, 3, 7), "rollout 3, seed 7: right answer: 295; 1,213 tokens, 1,200 in analysis, 2.0 s");
+  assert.equal(
+    outcomeWords(given, 3, 7),
+    "rollout 3, seed 7: right answer: 295; 1,213 tokens, 1,200 in analysis, 2.0 s",
+  );
   assert.equal(chipText({ ...given, right: false }), "× 295");
   assert.equal(chipText({ ...given, right: null }), "295");
   const cut = { ...given, answer: null, right: null, cut: "cut at 9 tokens", seconds: null };
@@ -72,7 +84,10 @@ test("outcomes are told apart by marks and words, cut ones are never wrong", () 
   assert.equal(chipText(cut), "✂ cut");
   assert.equal(outcomeWords(cut, 0, null), "rollout 0: cut at 9 tokens: not scored; 1,213 tokens, 1,200 in analysis");
   assert.equal(chipText({ ...given, answer: null, right: false }), "– none");
-  assert.match(outcomeWords({ ...given, answer: null, right: false }, 0), /ended without an answer, which counts as not right/);
+  assert.match(
+    outcomeWords({ ...given, answer: null, right: false }, 0),
+    /ended without an answer, which counts as not right/,
+  );
 });
 
 test("numbers come with their n", () => {
@@ -90,7 +105,11 @@ test("numbers come with their n", () => {
 });
 
 test("answers and how they were drawn", () => {
-  const answers = [["5", 4], ["7", 2], ["1", 1]];
+  const answers = [
+    ["5", 4],
+    ["7", 2],
+    ["1", 1],
+  ];
   assert.equal(answersWords({ answers, numUnanswered: 1 }, 2), "5 ×4, 7 ×2, 1 more, no answer ×1");
   assert.equal(answersWords({ answers: null, numQuestions: 12 }), "12 questions");
   const rollouts = [0, 1, 2].map((seed) => ({ seed, temperature: 1 }));
@@ -118,7 +137,15 @@ test("claims carry n and the null, and what was not tested says why", () => {
     ],
   );
   const why = "needs at least 6 rollouts a side, got 3 and 2";
-  const untested = claimsOf({ ...pair, accuracy: null, chain: null, chainNotTested: why, found: null, notTested: why, overlap: null });
+  const untested = claimsOf({
+    ...pair,
+    accuracy: null,
+    chain: null,
+    chainNotTested: why,
+    found: null,
+    notTested: why,
+    overlap: null,
+  });
   assert.deepEqual(
     untested.map(([, words]) => words),
     ["no references", `not tested: ${why}`, `not tested: ${why}`, "none"],
@@ -135,4 +162,16 @@ test("a transcript may start at the completion", () => {
   assert.deepEqual(mountedRange(50, 2000, 39), { from: 39, to: 471 });
   assert.equal(mustRemount({ from: 39, to: 471 }, 50, 2000, 39), false);
   assert.equal(mustRemount({ from: 39, to: 471 }, 400, 2000, 39), true);
+});
+
+test("measures of groups are lines, and what a group lacks is undefined", () => {
+  const none = { mean: null, low: null, high: null, n: 0 };
+  const low = { name: "low", agreement: 1, chainAgrees: null, seconds: none, attention: null };
+  const share = { successes: 7, n: 8, value: 0.875, low: 0.5291, high: 0.9776 };
+  const high = { ...low, name: "high", agreement: null, chainAgrees: share, attention: { mean: 0.1234 } };
+  assert.deepEqual(groupNotes([low, high]), [
+    "two rollouts of a question answer alike: low 1.00 · high undefined",
+    "the chain's last result is the answer: low undefined · high 7/8 = 88 % [53, 98]",
+    "attention of the answer to the chain, mean over layers and heads, an association: low undefined · high 0.123",
+  ]);
 });

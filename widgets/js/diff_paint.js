@@ -110,7 +110,9 @@ export class DiffStrip {
     for (let row = first; row < Math.min(this.rows.length, first + this.count); row++) {
       this.paintRow(ctx, palette, row, LABEL_WIDTH + (row - first) * CELL, row === selected);
     }
-    const missing = Array.from({ length: this.facts.counts.layer }, (_, l) => l).filter((l) => !this.facts.layers.includes(l));
+    const missing = Array.from({ length: this.facts.counts.layer }, (_, l) => l).filter(
+      (l) => !this.facts.layers.includes(l),
+    );
     const width = this.count * CELL;
     for (const layer of missing) hatch(ctx, palette, LABEL_WIDTH, this.top(layer), width, this.row - 1);
     ctx.strokeStyle = palette.ink;

@@ -34,7 +34,8 @@ function sideModel(model, side, key) {
       model.on(event === "change:token" && side === "b" ? "change:token_b" : event, ours);
     },
     off: (event) => {
-      if (heard.has(event)) model.off(event === "change:token" && side === "b" ? "change:token_b" : event, heard.get(event));
+      if (heard.has(event))
+        model.off(event === "change:token" && side === "b" ? "change:token_b" : event, heard.get(event));
     },
   };
 }
@@ -211,7 +212,8 @@ export class DiffView extends View {
 
   summary() {
     const { facts } = this;
-    const line = (name, words, title) => h("tr", {}, h("th", { scope: "row", text: name }), h("td", { text: words, title }));
+    const line = (name, words, title) =>
+      h("tr", {}, h("th", { scope: "row", text: name }), h("td", { text: words, title }));
     const experts = overlapLines(facts);
     const body = h(
       "tbody",

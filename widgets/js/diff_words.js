@@ -9,7 +9,9 @@ export function textWords({ parting, numShared }, rows, labels) {
   if (parting === null) return `the completions are the same; ${counted}${prompt}`;
   const at = [0, 1].map((side) => {
     const token = rows.token(parting, side);
-    return token < 0 ? `before token ${inFull(rows.tokenBefore(parting, side) + 1)} of ${labels[side]}` : `at token ${inFull(token)} of ${labels[side]}`;
+    return token < 0
+      ? `before token ${inFull(rows.tokenBefore(parting, side) + 1)} of ${labels[side]}`
+      : `at token ${inFull(token)} of ${labels[side]}`;
   });
   return `the completions part ${at.join(", ")}; ${counted}${prompt}`;
 }

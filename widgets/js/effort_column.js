@@ -32,7 +32,8 @@ export class Column {
   }
 
   chip(outcome, r) {
-    const words = outcomeWords(outcome, r, this.facts.rollouts[r].seed);
+    const of = this.facts.numQuestions > 1 ? `${outcome.question} · ` : "";
+    const words = `${of}${outcomeWords(outcome, r, this.facts.rollouts[r].seed)}`;
     return h("button", {
       type: "button",
       class: `moe-effort-chip moe-outcome-${outcomeKind(outcome)}`,

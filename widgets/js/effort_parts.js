@@ -1,6 +1,6 @@
 // The parts around the columns: the head, and the table of what differs and what it rests on.
 
-import { claimsOf, drawnWords } from "./effort_words.js";
+import { claimsOf, drawnWords, groupNotes } from "./effort_words.js";
 import { DTYPES, sourceBadge } from "./header.js";
 import { pairName } from "./routing_multiples.js";
 import { h } from "./surface.js";
@@ -66,13 +66,11 @@ export function claimsTable({ pairs, columns, missing: without }) {
   );
   const list = h("ul", {}, ...without.map((text) => h("li", { text })));
   const details = h("details", {}, h("summary", { text: `not measured or not tested: ${without.length}` }), list);
-  const agreed = columns.map((c) => (c.agreement === null ? null : `${c.name} ${c.agreement.toFixed(2)}`));
-  const agreement = agreed.filter(Boolean).join(", ");
   return h(
     "section",
     { class: "moe-claims", "aria-label": "What differs, and what it rests on" },
     ...(pairs.length ? [h("div", { class: "moe-claims-table" }, table)] : []),
-    ...(agreement ? [h("p", { text: `two rollouts of a question answer alike: ${agreement}` })] : []),
+    ...groupNotes(columns).map((text) => h("p", { text })),
     ...(without.length ? [details] : []),
   );
 }

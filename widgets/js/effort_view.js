@@ -65,7 +65,9 @@ export class EffortView extends View {
 
   // Whether Python has picked another rollout.
   isStale() {
-    return this.model.get("column") !== this.column || this.model.get("rollouts").some((r, c) => r !== this.rollouts[c]);
+    return (
+      this.model.get("column") !== this.column || this.model.get("rollouts").some((r, c) => r !== this.rollouts[c])
+    );
   }
 
   adopt() {
@@ -86,7 +88,10 @@ export class EffortView extends View {
     this.selected.close();
     model.set("token", token ?? linked ?? this.places.get(next.key) ?? next.start);
     model.set("column", column);
-    model.set("rollouts", this.rollouts.map((r, c) => (c === column ? rollout : r)));
+    model.set(
+      "rollouts",
+      this.rollouts.map((r, c) => (c === column ? rollout : r)),
+    );
     this.join(model);
     model.save_changes();
     this.schedule();
@@ -134,7 +139,8 @@ export class EffortView extends View {
   receive(message, buffers) {
     clearTimeout(this.patience);
     this.waitingFor = null;
-    if (message?.text) this.keep(message.text, message.facts, Object.fromEntries(message.names.map((n, i) => [n, buffers[i]])));
+    if (message?.text)
+      this.keep(message.text, message.facts, Object.fromEntries(message.names.map((n, i) => [n, buffers[i]])));
     if (message?.said) this.say(message.said);
     else this.schedule();
   }
@@ -166,7 +172,9 @@ export class EffortView extends View {
 
   build() {
     this.columns = this.facts.columns.map((_, c) => new Column(this, c));
-    this.multiples = [LengthMultiple, AccuracyMultiple, EntropyMultiple, DivergenceMultiple].map((Kind) => new Kind(this));
+    this.multiples = [LengthMultiple, AccuracyMultiple, EntropyMultiple, DivergenceMultiple].map(
+      (Kind) => new Kind(this),
+    );
     this.experts = new ExpertsMultiple(this);
     this.said = h("div", { class: "moe-warning moe-effort-said", role: "alert" });
     this.opened = h("div", { class: "moe-effort-opened" });
@@ -315,13 +323,22 @@ export class EffortView extends View {
     const { columns, pairs } = this.facts;
     const said = {
       length: columns.map((c) => `${c.name}: ${c.outcomes.map((o) => o.chainTokens).join(", ")} tokens`),
-      accuracy: columns.map((c) => `${c.name}: ${c.accuracy ? `${c.accuracy.successes} of ${c.accuracy.n}` : "no references"}`),
-      entropy: columns.map((c) => `${c.name}: ${c.entropy.map((v) => (v === null ? "undefined" : v.toFixed(2))).join(", ")} nats`),
-      divergence: pairs.map((p, i) => `${pairName(p)}: ${(p.layers ?? []).map((_, l) => this.multiples[3].words(i, l)).join("; ")}`),
+      accuracy: columns.map(
+        (c) => `${c.name}: ${c.accuracy ? `${c.accuracy.successes} of ${c.accuracy.n}` : "no references"}`,
+      ),
+      entropy: columns.map(
+        (c) => `${c.name}: ${c.entropy.map((v) => (v === null ? "undefined" : v.toFixed(2))).join(", ")} nats`,
+      ),
+      divergence: pairs.map(
+        (p, i) => `${pairName(p)}: ${(p.layers ?? []).map((_, l) => this.multiples[3].words(i, l)).join("; ")}`,
+      ),
     };
-    for (const multiple of this.multiples) multiple.surface.label(said[multiple.name].join(". ") || "nothing to compare");
+    for (const multiple of this.multiples)
+      multiple.surface.label(said[multiple.name].join(". ") || "nothing to compare");
     const experts = pairs.map((p, i) => {
-      const cells = this.experts.delta[i] ? this.experts.significant(i).map(([l, e]) => `layer ${p.layers[l]} expert ${e}`) : null;
+      const cells = this.experts.delta[i]
+        ? this.experts.significant(i).map(([l, e]) => `layer ${p.layers[l]} expert ${e}`)
+        : null;
       return `${pairName(p)}: ${cells ? cells.join(", ") || "none" : (p.noRouting ?? `not tested: ${p.notTested}`)}`;
     });
     this.experts.surface.label(`Experts that differ. ${experts.join(". ")}`);

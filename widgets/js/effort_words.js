@@ -119,3 +119,21 @@ export function overlapWords(overlap) {
   const parts = overlap.map(({ context, n, layers }) => `${mean(layers).toFixed(2)} in the ${context} (${n} tokens)`);
   return parts.join(", ");
 }
+
+// What else is known of the groups, a line for each measure that any of them has.
+export function groupNotes(columns) {
+  const notes = [
+    ["two rollouts of a question answer alike", ({ agreement }) => agreement?.toFixed(2)],
+    ["the chain's last result is the answer", ({ chainAgrees }) => chainAgrees && proportionWords(chainAgrees)],
+    ["seconds of a rollout", ({ seconds }) => (seconds.n ? meanWords(seconds) : null)],
+    [
+      "attention of the answer to the chain, mean over layers and heads, an association",
+      ({ attention }) => attention?.mean?.toFixed(3),
+    ],
+  ];
+  return notes.flatMap(([what, read]) => {
+    const values = columns.map(read);
+    if (!values.some(Boolean)) return [];
+    return [`${what}: ${columns.map(({ name }, i) => `${name} ${values[i] ?? "undefined"}`).join(" · ")}`];
+  });
+}

@@ -21,7 +21,9 @@ function layersOf(pairs) {
 
 // Arrays of pairs by kind, decoded once; null where the analysis has none.
 export function pairValues(sent, kind, count) {
-  return Array.from({ length: count }, (_, i) => (sent[`${kind}/${i}`] ? decode(sent[`${kind}/${i}`], "float64") : null));
+  return Array.from({ length: count }, (_, i) =>
+    sent[`${kind}/${i}`] ? decode(sent[`${kind}/${i}`], "float64") : null,
+  );
 }
 
 export const rowOf = (numLayers) => (numLayers <= 8 ? 20 : numLayers <= 16 ? 14 : numLayers <= 40 ? 10 : 7);
@@ -44,7 +46,15 @@ class PairMultiple extends Multiple {
       const here = layer === this.view.selection.layer;
       if (!here && i % every) return;
       const colour = here ? palette.ink : palette.secondary;
-      this.text(ctx, colour, `L${layer}`, here ? "700 11px" : "11px", LAYER_LABELS - 6, top + (i + 0.5) * this.row, "right");
+      this.text(
+        ctx,
+        colour,
+        `L${layer}`,
+        here ? "700 11px" : "11px",
+        LAYER_LABELS - 6,
+        top + (i + 0.5) * this.row,
+        "right",
+      );
     });
   }
 }
@@ -105,7 +115,15 @@ export class DivergenceMultiple extends PairMultiple {
     this.text(ctx, palette.secondary, "0", "11px", x0, PAIR_HEAD + tall + PAIR_SCALE / 2);
     this.text(ctx, palette.secondary, String(this.end), "11px", x0 + width, PAIR_HEAD + tall + PAIR_SCALE / 2, "right");
     if (pair.notTested) {
-      this.text(ctx, palette.warning, "no null", "600 11px", x0 + width / 2, PAIR_HEAD + tall + PAIR_SCALE / 2, "center");
+      this.text(
+        ctx,
+        palette.warning,
+        "no null",
+        "600 11px",
+        x0 + width / 2,
+        PAIR_HEAD + tall + PAIR_SCALE / 2,
+        "center",
+      );
     }
   }
 
@@ -142,7 +160,8 @@ export class ExpertsMultiple extends PairMultiple {
     this.row = Math.max(8, Math.min(18, this.row));
     this.scale = h("span", { class: "moe-scale" });
     const [low, high] = [`−${this.top}`, `+${this.top}`];
-    const outlined = "outlined: beyond the family-wise 5 % threshold of each pair's permutation test of whole rollouts. ";
+    const outlined =
+      "outlined: beyond the family-wise 5 % threshold of each pair's permutation test of whole rollouts. ";
     if (all.length) this.foot.append(low, " ", this.scale, ` ${high} per token · ${outlined}An association.`);
     else this.foot.append(this.pairs.length ? "no pair was tested" : "one group: nothing to compare");
   }
@@ -187,7 +206,16 @@ export class ExpertsMultiple extends PairMultiple {
   paintPair(ctx, palette, pair, p, x, y, width) {
     const delta = this.delta[p];
     const limit = delta ? `|Δ| > ${twoDigits(pair.deltaThreshold)}` : "";
-    this.text(ctx, palette.text, pairName(pair), "600 11.5px", x + LAYER_LABELS, y + PAIR_HEAD / 2, "left", width - LAYER_LABELS - 60);
+    this.text(
+      ctx,
+      palette.text,
+      pairName(pair),
+      "600 11.5px",
+      x + LAYER_LABELS,
+      y + PAIR_HEAD / 2,
+      "left",
+      width - LAYER_LABELS - 60,
+    );
     this.text(ctx, palette.secondary, limit, "11px", x + width, y + PAIR_HEAD / 2, "right");
     if (!delta) {
       const words = pair.noRouting ? "not comparable" : `not tested: ${pair.notTested}`;
