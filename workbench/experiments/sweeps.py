@@ -216,7 +216,8 @@ def _identity(model: Model) -> dict[str, Any]:
     weights = model.weights_hash
     if weights == "not available":
         weights = _fingerprint(model)
-    return {"model": model.name, "revision": model.revision, "weights": weights, "dtype": model.dtype}
+    known = {"model": model.name, "revision": model.revision, "weights": weights, "dtype": model.dtype}
+    return known | ({"interventions": list(model.interventions)} if model.interventions else {})
 
 
 def _fingerprint(model: Model) -> str:
