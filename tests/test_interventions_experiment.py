@@ -262,6 +262,15 @@ def stopping(monkeypatch: pytest.MonkeyPatch, ran: list[Any], after: int) -> Any
     return real
 
 
+def test_rollouts_of_a_changed_model_are_not_taken_for_those_of_the_model(tiny: wb.Model, tmp_path: Path) -> None:
+    plain = wb.sweep(tiny, [QUESTION], ["low"], store=tmp_path, temperature=0)
+    with intervene(tiny, RouteAround({1: [3]})):
+        changed = wb.sweep(tiny, [QUESTION], ["low"], store=tmp_path, temperature=0)
+    assert len(plain.store) == 2
+    assert {plain.rows()[0]["trace"], changed.rows()[0]["trace"]} == {*plain.store.names}
+    assert wb.sweep(tiny, [QUESTION], ["low"], store=tmp_path, temperature=0).rows() == plain.rows()
+
+
 SWEEP = """
 import sys, workbench as wb
 from workbench.experiments.expert_sweep import sweep_experts
