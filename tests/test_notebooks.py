@@ -51,6 +51,7 @@ assert "structurally 0" in induction_score(read.attention(2).pattern, far, windo
 assert between.cut_off.shape == (1, 4) and (between.cut_off[0, :3] == 0).all()
 assert len(looked.sentences) == 9 and looked.num_queries == len(trace.final_text) == 3
 assert agreed.max() > 2 and 0 < np.nanmax(share) < 0.2
+assert len(moved) == 9 and int(np.argmax(moved)) == 7 and moved[7] > 1 > 10 * max(moved[:7])
 """,
 }
 
