@@ -45,6 +45,7 @@ from workbench.review.reading import CalibrationScore, Given
 from workbench.review.rubric import Behaviour, Rubric, Severity, default_rubric, load_rubric, parse_rubric
 from workbench.review.transcript import TranscriptMessage
 from workbench.review.verdict import CausalTest, Evidence, Verdict
+from workbench.review.verifying import verify
 
 __all__ = [
     "Behaviour",
@@ -72,4 +73,5 @@ __all__ = [
     "open_desk",
     "parse_rubric",
     "reviews",
+    "verify",
 ]

@@ -122,6 +122,8 @@ def reviews_in(connection: Connection) -> tuple[str, ...]:
 def begun_with(connection: Connection, review: str) -> tuple[log.Event, Rubric]:
     """Return the event a review began with, and its rubric as it was then."""
     found = next(events(connection, kind="review begun", review=review), None)
+    if found is None and review in reviews_in(connection):
+        raise ReviewError(f"The log lacks the beginning of the review {review!r}; verify() says what else is wrong.")
     if found is None:
         known = ", ".join(reviews_in(connection)) or "none"
         raise ReviewError(f"There is no review {review!r} here. There are: {known}.")

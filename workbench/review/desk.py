@@ -18,6 +18,7 @@ from workbench.review.reading import CalibrationScore, Exported, Given
 from workbench.review.state import ITEMS, PEOPLE, REVEALS, WORK, apply
 from workbench.review.transcript import TranscriptMessage, transcript
 from workbench.review.verdict import HIDDEN_CHANNELS, Evidence, Verdict, check, evidence, has_chain
+from workbench.review.verifying import verify
 from workbench.trace import Trace
 
 __all__ = ["Desk", "open_desk"]
@@ -276,13 +277,8 @@ class Desk:
             return reading.visible_events(connection, self.review, self.reviewer, self.blind, trace)
 
     def verify(self, known: Head | None = None) -> list[str]:
-        """Check the whole log and the tables that follow from it; return what is wrong, nothing where all is whole.
-
-        The chain shows changes and gaps. Whoever may write to the database could write all of it anew: to notice that,
-        give the `Head` that an export has.
-        """
-        with self._database.reading() as connection:
-            return [*log.problems(connection, known), *state.differences(connection)]
+        """Return what is wrong with the log; see `workbench.review.verify`."""
+        return verify(self.catalogue, known)
 
     def head(self) -> Head:
         """Return where the log stands, to be kept elsewhere."""

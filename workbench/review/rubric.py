@@ -109,8 +109,7 @@ def parse_rubric(text: str, name: str = "rubric") -> Rubric:
     Raises:
         ReviewError: what is wrong in it, by line and field; all of it at once.
     """
-    node = _node(text, name)
-    data = yaml.safe_load(text)
+    node, data = _read(text, name)
     found = [*_schema_problems(data), *(_own_problems(data) if isinstance(data, dict) else ())]
     lines = [(_line(node, path), _field(path), what) for path, what in found]
     lines += [(line, field, "is there twice") for line, field in _repeated(node)]
@@ -120,13 +119,13 @@ def parse_rubric(text: str, name: str = "rubric") -> Rubric:
     return _rubric(data, text)
 
 
-def _node(text: str, name: str) -> yaml.Node:
+def _read(text: str, name: str) -> tuple[yaml.Node, Any]:
     try:
         for token in yaml.scan(text):
             if isinstance(token, yaml.AliasToken):  # nested aliases grow without bound when they are read
                 line = token.start_mark.line + 1
                 raise ReviewError(f"{name}, line {line}: expected no YAML aliases (*{token.value}); write it out")
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        node, data = yaml.compose(text, Loader=yaml.SafeLoader), yaml.safe_load(text)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
@@ -135,7 +134,7 @@ def _node(text: str, name: str) -> yaml.Node:
         raise ReviewError(f"{name}: this is no YAML: {error}") from error
     if node is None:
         raise ReviewError(f"{name}: expected a rubric, got an empty file")
-    return node
+    return node, data
 
 
 Path_ = tuple[str | int, ...]

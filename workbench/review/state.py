@@ -162,11 +162,12 @@ def differences(connection: Connection) -> Iterator[str]:
     try:
         with engine.begin() as memory:
             METADATA.create_all(memory)
-            for event in events(connection):
-                try:
+            try:
+                for event in events(connection):
                     apply(memory, event)
-                except Exception as error:  # a log that was tampered with may say anything
-                    yield f"event {event.number} ({event.kind}) cannot be played: {error}"
+            except Exception as error:  # a log that was tampered with may say anything
+                yield f"the log cannot be played to its end: {type(error).__name__}"
+                return
             for table in METADATA.sorted_tables:
                 yield from _compared(table, _rows(connection, table), _rows(memory, table))
     finally:
