@@ -51,6 +51,12 @@ def test_rows_and_experts_are_the_analysis_own() -> None:
     assert view._blocks_a["all/token_ids"] == a.arrays["token_ids"].tobytes()
 
 
+def test_text_split_otherwise_is_told_apart() -> None:
+    view = TraceDiff(written_trace(["foo", "bar", " so"], ["4"]), written_trace(["foobar", " so"], ["5"]))
+    assert array(view, "same").tolist()[9:13] == [1, 2, 2, 1]
+    assert 0 in array(view, "same").tolist()
+
+
 def test_it_starts_where_the_completions_part() -> None:
     a, b = two()
     view = TraceDiff(a, b)

@@ -202,10 +202,11 @@ def _sent(reader: TraceBlocks) -> dict[str, bytes]:
 
 
 def _arrays(found: TraceDifference) -> dict[str, bytes]:
-    """Return rows [row, side] int32, same [row], and of each pair and layer shared experts and near-ties, uint8."""
+    """Return rows [row, side] int32, same [row] (2: text split otherwise), shared and tie [pair, layer], uint8."""
+    alignment = found.alignment
     arrays: dict[str, NDArray[Any]] = {
-        "rows": found.alignment.rows.astype("<i4"),
-        "same": found.alignment.same.astype(np.uint8),
+        "rows": alignment.rows.astype("<i4"),
+        "same": np.where(alignment.same, 1, np.where(alignment.same_text, 2, 0)).astype(np.uint8),
     }
     if found.routing is not None:
         arrays["shared"] = found.routing.shared.values

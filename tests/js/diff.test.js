@@ -78,7 +78,7 @@ test("what is said carries its numbers", () => {
   );
   assert.match(
     textWords({ parting: null, numShared: 6 }, rows, labels),
-    /^the completions are the same; 4 of 6 rows are the same token$/,
+    /^the completions say the same; 4 of 6 rows are the same token$/,
   );
   assert.equal(
     answerWords({ answers: ["4", null], sameAnswer: null, labels }),
@@ -91,4 +91,13 @@ test("what is said carries its numbers", () => {
   ]);
   assert.equal(expertsWords([3, 5], [5, 1]), "3′ 5");
   assert.equal(expertsWords([3, 5], undefined), "3 5");
+});
+
+test("text that is split otherwise is the same text in other tokens", () => {
+  const split = new DiffRows({ ...arrays, same: Uint8Array.from([1, 1, 2, 2, 1, 1]) }, facts);
+  assert.equal(rowWords(split, 2, ["low", "high"]), "same text, other tokens");
+  assert.deepEqual([split.isSame(2), split.differs(2), rows.differs(2)], [false, false, true]);
+  assert.equal(split.sharedExperts(2, 1), null);
+  assert.equal(split.sharedExperts(4, 1), 0, "pairs are of the same tokens only");
+  assert.deepEqual(Array.from(split.pooled(3).text), [0, 0, 0]);
 });

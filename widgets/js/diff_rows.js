@@ -3,7 +3,8 @@
 export const SIDES = ["a", "b"];
 
 export class DiffRows {
-  // rows [row, side] with −1 where a side has none, same [row], shared and tie [pair, layer] or null.
+  // rows [row, side] with −1 where a side has none, same [row] (1 the same token, 2 the same text in other tokens, else
+  // 0), shared and tie [pair, layer] or null.
   constructor({ rows, same, shared = null, tie = null }, { numShared, layers, topK }) {
     Object.assign(this, { rows, same, shared, tie, numShared, layers, topK });
     this.length = same.length;
@@ -13,7 +14,7 @@ export class DiffRows {
     let pair = 0;
     const last = [0, 0];
     for (let row = 0; row < this.length; row++) {
-      if (same[row]) this.pairs[row] = pair++;
+      if (same[row] === 1) this.pairs[row] = pair++;
       for (const side of [0, 1]) {
         const token = rows[2 * row + side];
         if (token >= 0) this.places[side][(last[side] = token)] = row;
@@ -38,6 +39,11 @@ export class DiffRows {
 
   isSame(row) {
     return this.same[row] === 1;
+  }
+
+  // Whether a row's stretch says something else.
+  differs(row) {
+    return this.same[row] === 0;
   }
 
   // Whether all that came before a row's tokens is the same too.
@@ -83,7 +89,7 @@ export class DiffRows {
     return 1 - sum / (count * this.topK);
   }
 
-  // Of each of `bins` equal stretches of rows: the share whose tokens differ, and the mean difference of experts.
+  // Of each of `bins` equal stretches of rows: the share whose text differs, and the mean difference of experts.
   pooled(bins) {
     const text = new Float32Array(bins);
     const experts = new Float32Array(bins);
@@ -92,7 +98,7 @@ export class DiffRows {
       const to = Math.max(from + 1, Math.floor(((b + 1) * this.length) / bins));
       let [differ, sum, known] = [0, 0, 0];
       for (let row = from; row < Math.min(to, this.length); row++) {
-        differ += this.isSame(row) ? 0 : 1;
+        differ += this.differs(row) ? 1 : 0;
         const difference = this.difference(row);
         if (!Number.isNaN(difference)) [sum, known] = [sum + difference, known + 1];
       }

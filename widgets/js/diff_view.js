@@ -151,7 +151,7 @@ export class DiffView extends View {
     };
     const transcript = new LinkedTranscript(explorer, {
       label: `What ${name} said`,
-      classOf: (token) => (rows.isSame(rows.rowOf(side, token)) ? null : "moe-differs"),
+      classOf: (token) => (rows.differs(rows.rowOf(side, token)) ? "moe-differs" : null),
       onScroll: () => this.scrollOther(side),
     });
     const { numTokens, numPromptTokens, truncated } = facts.sides[SIDES[side]];

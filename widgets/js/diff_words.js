@@ -3,10 +3,10 @@
 const inFull = (n) => n.toLocaleString("en");
 
 export function textWords({ parting, numShared }, rows, labels) {
-  const alike = rows.same.reduce((n, same) => n + same, 0);
+  const alike = rows.same.reduce((n, same) => n + (same === 1), 0);
   const counted = `${inFull(alike)} of ${inFull(rows.length)} rows are the same token`;
   const prompt = numShared === rows.length ? "" : `, the first ${inFull(numShared)} in the same context`;
-  if (parting === null) return `the completions are the same; ${counted}${prompt}`;
+  if (parting === null) return `the completions say the same; ${counted}${prompt}`;
   const at = [0, 1].map((side) => {
     const token = rows.token(parting, side);
     return token < 0
@@ -24,7 +24,7 @@ export function answerWords({ answers, sameAnswer, labels }) {
 
 // What the colours are.
 export function legendWords({ layers, topK, tieSource }) {
-  const text = "above: orange where tokens differ";
+  const text = "above: orange where the text differs";
   if (!layers.length) return `${text}; experts are not compared`;
   const ties = tieSource ? `≈ near-tie: ${tieSource}` : "near-ties not known";
   return (
@@ -45,6 +45,7 @@ export function overlapLines({ overlaps, topK }) {
 // What a row is: the same token, other tokens, or one that only a side has.
 export function rowWords(rows, row, labels) {
   if (rows.isSame(row)) return rows.sameContext(row) ? "same token, same context" : "same token, on different text";
+  if (!rows.differs(row)) return "same text, other tokens";
   const missing = [0, 1].find((side) => rows.token(row, side) < 0);
   return missing === undefined ? "other tokens" : `only in ${labels[1 - missing]}`;
 }
