@@ -250,7 +250,13 @@ BAD: list[tuple[Intervention, str]] = [
     (RouteAround({3: [1]}), r"expected a layer with a router, one of \(0, 1, 2\), got 3"),
     (Scale({1: [7]}), "expected an expert of layer 1 below 7, got 7"),
     (Swap({1: {2: -1}}), "expected an expert of layer 1 below 7, got -1"),
-    (ZeroContribution({}), "zero contribution: expected at least one expert"),
+    (ZeroContribution({}), r"zero contribution: expected \{layer: \[expert, …\]\} in whole numbers, at least one"),
+    (RouteAround({1: 3}), r"expected \{layer: \[expert, …\]\} in whole numbers, at least one, got \{1: 3\}"),  # type: ignore[dict-item]
+    (RouteAround({1: []}), r"at least one, got \{1: \[\]\}"),
+    (Force({1: [2.5]}), r"in whole numbers, at least one, got \{1: \[2.5\]\}"),  # type: ignore[list-item]
+    (Scale([(1, 3)], factor=2.0), r"got \[\(1, 3\)\]"),  # type: ignore[arg-type]
+    (Swap({1: [2, 3]}), r"swap: expected \{layer: \{i: j, …\}\} in whole numbers, at least one, got"),  # type: ignore[dict-item]
+    (Force({1: [2]}, [3, 9]), r"expected tokens as \(start, stop\), or one of .*, got \[3, 9\]"),  # type: ignore[arg-type]
     (RouteAround({1: range(5)}), "5 of 7 experts of layer 1 are avoided, which can leave 2 where a token takes 3"),
     (Force({2: [0, 1, 2, 6]}), r"force: a token takes 3 experts, but 4 are forced in layer 2: \[0, 1, 2, 6\]"),
     (Scale({1: [2]}, factor=float("nan")), "expected a finite factor, got nan"),
@@ -277,6 +283,15 @@ def test_an_expert_cannot_be_both_avoided_and_forced(odd: wb.Model) -> None:
         intervene(odd, both),
     ):
         pytest.fail("entered")
+
+
+def test_a_model_that_is_changed_already_is_refused(odd: wb.Model) -> None:
+    with intervene(odd, Scale({1: [2]}, factor=2.0)):
+        with pytest.raises(wb.ModelError, match=r"changed already \(scale\); give all interventions together"):  # noqa: SIM117
+            with intervene(odd, RouteAround({1: [2]})):
+                pytest.fail("entered")
+        assert [one["variant"] for one in odd.interventions] == ["scale"]
+    assert hooks(odd) == 0
 
 
 def test_a_mean_over_no_token_is_refused(odd: wb.Model) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from workbench.experiments.intervening import Intervention, Later, Reading, Rows, Tokens, blend
+from workbench.experiments.intervening import Intervention, Later, Reading, Rows, Tokens, blend, check_places
 from workbench.families import ModelError
 from workbench.model import Model
 
@@ -20,6 +20,8 @@ __all__ = ["AblateHead", "MoveSink", "SuppressSpan"]
 
 Heads = Mapping[int, Sequence[int] | None]
 """layer → heads of it; None for all"""
+
+_FORM = "{layer: [head, …]} or {layer: None}"
 
 
 @dataclass(frozen=True)
@@ -31,8 +33,7 @@ class _HeadIntervention(Intervention):
 
     def check(self, model: Model, together: Sequence[Intervention]) -> None:
         """Raise `ModelError` for a layer or head that does not exist."""
-        if not self.heads or any(heads is not None and not list(heads) for heads in self.heads.values()):
-            raise ModelError(f"{self.variant}: expected heads as {{layer: [head, …]}} or {{layer: None}}, got none")
+        check_places(self.variant, self.heads, _FORM, whole_layers=True)
         for layer, heads in self.heads.items():
             _check_heads(model, layer, heads)
 
@@ -124,6 +125,7 @@ class SuppressSpan(Intervention):
     def check(self, model: Model, together: Sequence[Intervention]) -> None:
         """Raise `ModelError` for a layer or head that does not exist, or attention that takes no mask."""
         _check_mask(model, self.variant)
+        check_places(self.variant, self._heads(model), _FORM, whole_layers=True)
         for layer, heads in self._heads(model).items():
             _check_heads(model, layer, heads)
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from workbench.experiments.expert_means import mean_outputs
-from workbench.experiments.intervening import Intervention, Reading, Rows, Tokens, blend
+from workbench.experiments.intervening import Intervention, Reading, Rows, Tokens, blend, check_places
 from workbench.families import ModelError, Route
 from workbench.model import Model
 from workbench.trace import Trace
@@ -38,6 +38,7 @@ class ExpertIntervention(Intervention):
 
     experts: Experts
     tokens: Tokens = "all"
+    _form: ClassVar[str] = "{layer: [expert, …]}"
 
     def check(self, model: Model, together: Sequence[Intervention]) -> None:
         """Raise `ModelError` for what does not exist, or for a choice that could not be made."""
@@ -46,8 +47,7 @@ class ExpertIntervention(Intervention):
                 f"the experts of {model.name} are split over {model.expert_parallel} processes, where a change would "
                 "reach only some of them. Load it whole."
             )
-        if not any(True for _ in self.named()):
-            raise ModelError(f"{self.variant}: expected at least one expert, as {{layer: [expert, …]}}, got none")
+        check_places(self.variant, self.experts, self._form)
         for layer, expert in self.named():
             _check_exists(model, layer, expert)
         _check_choice(model, [one for one in together if isinstance(one, ExpertIntervention)])
@@ -63,9 +63,8 @@ class ExpertIntervention(Intervention):
 
     def attach(self, reading: Reading) -> None:
         """Put the hooks of every layer named."""
-        for layer, experts in self.experts.items():
-            if experts:
-                self.attach_layer(reading, layer)
+        for layer in self.experts:
+            self.attach_layer(reading, layer)
 
     @abstractmethod
     def attach_layer(self, reading: Reading, layer: int) -> None:
@@ -225,6 +224,13 @@ class Swap(ExpertIntervention):
 
     variant: ClassVar[str] = "swap"
     experts: Mapping[int, Mapping[int, int]]  # type: ignore[assignment]
+    _form: ClassVar[str] = "{layer: {i: j, …}}"
+
+    def check(self, model: Model, together: Sequence[Intervention]) -> None:
+        """Raise `ModelError` as for all, and where experts are not given in pairs."""
+        paired = isinstance(self.experts, Mapping) and all(isinstance(p, Mapping) for p in self.experts.values())
+        check_places(self.variant, self.experts if paired else str(self.experts), self._form)
+        super().check(model, together)
 
     def named(self) -> Iterator[tuple[int, int]]:
         """Give every (layer, expert), those replaced and those that replace."""

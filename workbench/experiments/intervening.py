@@ -6,7 +6,7 @@ written to. `workbench.capture` and `workbench.replay` work inside as outside, a
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -273,12 +273,17 @@ def intervene(
         num_prompt_tokens: where the completion begins, for tokens named ``prompt``, ``completion`` or by channel.
 
     Raises:
-        ModelError: an expert, layer or head that does not exist, changes that do not go together, tokens that cannot
-            be told, a batch, or a forward that bypasses what is to be changed.
+        ModelError: an expert, layer or head that does not exist, changes that do not go together, a model that is
+            changed already, tokens that cannot be told, a batch, or a forward that bypasses what is to be changed.
     """
     wanted = [interventions] if isinstance(interventions, Intervention) else list(interventions)
     if not wanted:
         raise ModelError("expected at least one intervention, got none")
+    if model.interventions:
+        raise ModelError(
+            f"{model.name} is changed already ({model.interventions[0]['variant']}); give all interventions together, "
+            "in one list, or leave the other context first"
+        )
     for intervention in wanted:
         intervention.check(model, wanted)
     reading = Reading(model, num_prompt_tokens)
@@ -313,6 +318,29 @@ def check_tokens(model: Model, tokens: Tokens, num_prompt_tokens: int | None) ->
     start, stop = tokens
     if not (isinstance(start, int) and start >= 0 and (stop is None or stop > start)):
         raise ModelError(f"expected tokens (start, stop) with 0 ≤ start < stop, got {tokens!r}")
+
+
+def check_places(variant: str, given: Any, form: str, *, whole_layers: bool = False) -> None:
+    """Raise `ModelError` unless given layer → numbers, or number → number; or None, for a whole layer."""
+    if not (
+        isinstance(given, Mapping)
+        and given
+        and all(_is_whole(layer) and (_are_whole(of) or (whole_layers and of is None)) for layer, of in given.items())
+    ):
+        raise ModelError(f"{variant}: expected {form} in whole numbers, at least one, got {given!r}")
+
+
+def _are_whole(numbers: Any) -> bool:
+    if isinstance(numbers, Mapping):
+        numbers = [*numbers.keys(), *numbers.values()]
+    if isinstance(numbers, str) or not isinstance(numbers, Iterable):
+        return False
+    found = list(numbers)
+    return bool(found) and all(_is_whole(number) for number in found)
+
+
+def _is_whole(number: Any) -> bool:
+    return isinstance(number, int | np.integer) and not isinstance(number, bool)
 
 
 def has_channels(model: Model) -> bool:
