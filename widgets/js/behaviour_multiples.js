@@ -129,7 +129,7 @@ export class AccuracyMultiple extends Rows {
     this.columns.forEach((column, i) => {
       const y = this.middle(i);
       if (!column.accuracy) {
-        paintAbsence(ctx, palette, undefinedValue("no reference answers given"), NAMES, y - 12, width, 24);
+        paintAbsence(ctx, palette, undefinedValue("no references"), NAMES, y - 12, width, 24);
         this.hit(NAMES, y - 12, width, 24, "accuracy needs reference answers: EffortComparison(runs, references=…)");
         return;
       }

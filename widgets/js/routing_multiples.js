@@ -90,7 +90,9 @@ export class DivergenceMultiple extends PairMultiple {
 
   paintPair(ctx, palette, pair, p, x0, width) {
     const tall = Math.max(3, this.layers.length) * this.row;
-    this.text(ctx, palette.text, `${pair.a} – ${pair.b}`, "600 11px", x0, PAIR_HEAD / 2, "left", width);
+    const room = pair.notTested ? width - 42 : width;
+    this.text(ctx, palette.text, `${pair.a} – ${pair.b}`, "600 11px", x0, PAIR_HEAD / 2, "left", room);
+    if (pair.notTested) this.text(ctx, palette.warning, "no null", "600 10.5px", x0 + width, PAIR_HEAD / 2, "right");
     const values = this.divergence[p];
     if (!values) {
       paintAbsence(ctx, palette, missing("not comparable"), x0, PAIR_HEAD, width, tall);
@@ -114,17 +116,6 @@ export class DivergenceMultiple extends PairMultiple {
     this.paintThreshold(ctx, palette, pair, x, tall);
     this.text(ctx, palette.secondary, "0", "11px", x0, PAIR_HEAD + tall + PAIR_SCALE / 2);
     this.text(ctx, palette.secondary, String(this.end), "11px", x0 + width, PAIR_HEAD + tall + PAIR_SCALE / 2, "right");
-    if (pair.notTested) {
-      this.text(
-        ctx,
-        palette.warning,
-        "no null",
-        "600 11px",
-        x0 + width / 2,
-        PAIR_HEAD + tall + PAIR_SCALE / 2,
-        "center",
-      );
-    }
   }
 
   isAbove({ threshold }, value) {
