@@ -83,10 +83,8 @@ def test_a_log_cut_at_its_end_or_written_anew_differs_from_a_head_kept_elsewhere
     known = chief(catalogue).head()
     assert tamper(catalogue, f"DELETE FROM events WHERE number = {known.number}") != []  # its texts are left over
     tamper(catalogue, f"DELETE FROM event_texts WHERE event = {known.number}")
-    tamper(
-        catalogue,
-        "UPDATE review_work SET state = 'assigned', verdict = NULL WHERE verdict IN (SELECT max(verdict) FROM review_work)",
-    )
+    last = "SELECT max(verdict) FROM review_work"
+    tamper(catalogue, f"UPDATE review_work SET state = 'assigned', verdict = NULL WHERE verdict IN ({last})")
     assert chief(catalogue).verify() == []
     shorter = f"the log ends with event {known.number - 1}; {known.number} were known"
     assert chief(catalogue).verify(known) == [shorter]
