@@ -6,6 +6,7 @@ from typing import Any, Literal
 import traitlets
 
 from widgets.attention_blocks import AttentionBlocks
+from widgets.attention_suppression import Suppress, suppress_span
 from widgets.blocks import PRELOAD_LIMIT_BYTES, TraceBlocks
 from widgets.bundle import bundle, styles
 from widgets.selection import SharedSelection, selection_key
@@ -30,11 +31,14 @@ class AttentionView(SharedSelection):
         show: the map: ``sentences`` by sentences, or an ``overview`` of the whole length.
         pool: the overview's bins hold the ``max`` or the ``mean`` of their weights.
         heads: the map of sentences is of ``one`` head, or the ``mean`` of the layer's.
+        suppress: what hides a span of tokens from a model, such as ``partial(suppression, model, trace)`` of
+            `workbench.experiments.suppression`: then a click tells how far the answer depends on a sentence.
         preload_bytes: attention of up to this size is sent to the browser as a whole and then needs no kernel.
 
     Raises:
         TraceError: the trace is not one, or has no attention, or the head does not exist.
         TraitError: the selection is outside the trace, or an option is not one of those named.
+        TypeError: ``suppress`` is no function.
     """
 
     _esm = bundle(FOLDER / "attention_view.js")
@@ -57,6 +61,7 @@ class AttentionView(SharedSelection):
         show: Literal["sentences", "overview"] = "sentences",
         pool: Literal["max", "mean"] = "max",
         heads: Literal["one", "mean"] = "one",
+        suppress: Suppress | None = None,
         preload_bytes: int = PRELOAD_LIMIT_BYTES,
     ) -> None:
         """Show the attention of a trace; see the class."""
@@ -64,7 +69,12 @@ class AttentionView(SharedSelection):
             raise TraceError(
                 f"expected a Trace, got {type(trace).__name__}; wb.open_trace(path) reads one from a file"
             )
-        self.trace = trace
+        if suppress is not None and not callable(suppress):
+            raise TypeError(
+                f"expected a function as suppress, got {type(suppress).__name__}; "
+                "pass partial(suppression, model, trace)"
+            )
+        self.trace, self._suppress = trace, suppress
         self._reader = AttentionBlocks.of(trace, preload_bytes)
         _check_attention(trace, self._reader, head)
         counts = TraceBlocks(trace).counts()  # of the whole trace: the selection is shared with views of the rest
@@ -77,15 +87,24 @@ class AttentionView(SharedSelection):
             show=show,
             pool=pool,
             heads=heads,
-            _facts=facts | {"counts": counts},
+            _facts=facts | {"counts": counts, "canSuppress": suppress is not None},
             _blocks=self._reader.preload(),
         )
         self.on_msg(self._answer)
 
     def _answer(self, _: Any, message: Any, buffers: Any) -> None:
-        """Answer the browser, which asks for a list of blocks."""
-        if isinstance(message, dict) and isinstance(message.get("fetch"), list):
+        """Answer the browser, which asks for a list of blocks, or what hiding a span changes."""
+        if not isinstance(message, dict):
+            return
+        if isinstance(message.get("fetch"), list):
             self.send_blocks(self._reader, message["fetch"])
+        span = message.get("suppress")
+        if isinstance(span, list) and len(span) == 2 and self._suppress is not None:
+            try:
+                found = suppress_span(self.trace, span, self._suppress)
+            except Exception as error:  # whatever the model does is said in the view; it is the user's function
+                found = {"span": span, "problem": f"{type(error).__name__}: {error}"}
+            self.send({"suppressed": found})
 
 
 def _check_attention(trace: Trace, reader: AttentionBlocks, head: int | None) -> None:

@@ -204,6 +204,45 @@ def test_the_map_is_read_and_opened_by_keyboard(lab_notebook: OpenNotebook) -> N
     view.expect(token=122)  # after a click the arrows are the view's
 
 
+def test_a_click_hides_a_sentence_and_says_what_that_changes(lab_notebook: OpenNotebook) -> None:
+    cells = [
+        "from functools import partial; from workbench.experiments.suppression import suppression\n"
+        "model = wb.load('tiny'); final = [m for m in trace.messages if m.channel == 'final'][0]\n"
+        "hide = partial(suppression, model, trace)\n"
+        "x = AttentionView(trace, token=final.content_start - 8, layer=1, suppress=hide); x",
+        "y = AttentionView(trace, suppress=lambda span: 1 / 0); y",
+        "AttentionView(trace)",
+    ]
+    notebook = lab_notebook([OPEN, IMPORT, *cells])
+    view, broken, without = (View(notebook, index) for index in range(3))
+    span = notebook.evaluate("[[s.start, s.stop] for s in trace.sentences if s.start <= x.token < s.stop][0]")
+    place = notebook.evaluate(f"[s.start for s in trace.sentences].index({span[0]})") + 1
+    button = view.root.get_by_role("button", name=re.compile("^Hide sentence"))
+    expect(button).to_have_text(f"Hide sentence {place}")
+    button.click()
+    result = view.root.locator(".moe-suppression-result")
+    expect(result).to_contain_text(
+        f"sentence {place} hidden from all later tokens, all heads and layers", timeout=60_000
+    )
+    notebook.execute(f"import numpy as np; kl = np.asarray(suppression(model, trace, {tuple(span)}))")
+    answer, later, most, at = notebook.evaluate(
+        f"[kl[final.content_start:final.stop].mean(), np.nanmean(kl[{span[1]}:]), "
+        f"np.nanmax(kl[{span[1]}:]), {span[1]} + int(np.nanargmax(kl[{span[1]}:]))]"
+    )
+    numbers = [float(n) for n in re.findall(r"(?:answer|tokens|most) ([\d.]+(?:e[+-]\d+)?)", result.inner_text())]
+    assert numbers == pytest.approx([answer, later, most], abs=0.006)
+    assert f"at {at} " in result.inner_text()
+    notebook.screenshot("attention_view_suppression_light", of=view.root)
+    assert_nothing_serious(view)
+    view.press("Home")
+    expect(result).to_have_text("")
+    notebook.execute("x.token = final.content_start - 8")
+    broken.root.get_by_role("button", name=re.compile("^Hide sentence")).click()
+    expect(broken.root.locator(".moe-suppression-result")).to_contain_text("could not be hidden: ZeroDivisionError")
+    assert "partial(suppression, model, trace)" in without.root.locator(".moe-causation").inner_text()
+    assert without.root.get_by_role("button", name=re.compile("^Hide")).count() == 0
+
+
 def test_it_looks_right_in_light_and_dark_and_axe_finds_nothing_serious(lab_notebook: OpenNotebook) -> None:
     notebook = lab_notebook([OPEN, IMPORT, "x = AttentionView(trace, token=149, layer=2, head=4); x"])
     view = View(notebook)

@@ -1,6 +1,7 @@
 // Two lists beside the map: the keys that the selected token reads, and the later tokens that read it. A row jumps.
 
 import { topKeys } from "./attention_reading.js";
+import { Suppression } from "./attention_suppression.js";
 import { threeDigits, twoDigits } from "./numerics.js";
 import { h, setData, setText } from "./surface.js";
 
@@ -90,14 +91,12 @@ export class AttentionLists {
     this.readers = new TokenList(view, "readers", "Tokens that read this key");
     setText(this.keys.title, "Keys this token reads");
     setText(this.readers.title, "Tokens that read this key");
+    this.suppression = new Suppression(view);
     this.element = h(
       "div",
       { class: "moe-lists" },
       h("div", { class: "moe-list-pair" }, this.keys.element, this.readers.element),
-      h("div", {
-        class: "moe-causation",
-        text: "Attention is not causation: a weight says how much of a token's value was mixed in, not what it changed.",
-      }),
+      this.suppression.element,
     );
   }
 
@@ -118,6 +117,7 @@ export class AttentionLists {
   // When stepping pauses: who reads it.
   settle() {
     const { reading, selection, tokens } = this.view;
+    this.suppression.settle();
     const readers = reading.readers(selection);
     setText(this.readers.note, `${selection.token.toLocaleString("en")} ${tokens.cell(selection.token)}`);
     const here = readers.state === "here";

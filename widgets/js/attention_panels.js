@@ -54,6 +54,7 @@ export class AttentionPanels extends View {
   close() {
     super.close();
     this.blocks.close();
+    this.lists.suppression.close();
   }
 
   actionOf(event) {
