@@ -13,6 +13,7 @@ from written_trace import written_trace
 import workbench as wb
 from workbench.catalogue import Catalogue
 from workbench.database import Database, StoreError
+from workbench.review import Reviewer, begin_review, open_desk
 from workbench.trace import Trace
 from workbench.trace_file import save_trace
 
@@ -196,7 +197,17 @@ def test_a_store_of_ten_thousand_opens_and_pages(tmp_path: Path) -> None:
     paged = time.perf_counter()
     assert [entry.name for entry in page] == [f"t{serial:05d}" for serial in range(9_900, 9_950)]
     assert len(catalogue.find(text="so 4", limit=10)) == 10
+    people = [Reviewer("ada"), Reviewer("ben"), Reviewer("eve", may_adjudicate=True)]
+    begin_review(catalogue, "large", people, traces=[entry.hash for entry in catalogue.find()])
+    assert len(open_desk(catalogue, "large", "ada").claim(500)) == 500
+    begun = time.perf_counter()
+    desk = open_desk(Catalogue(tmp_path), "large", "ada")
+    assert desk.summary().num_traces == number
+    seen = time.perf_counter()
+    assert len({item.trace for at in range(0, 500, 50) for item in desk.queue(at, 50)}) == 500
+    queued = time.perf_counter()
     print(
         f"\n{number:,} traces: taken in {taken_in - started:.1f} s, opened {1e3 * (opened - taken_in):.0f} ms "
-        f"(target 1,000), a page of 50 in {1e3 * (paged - opened):.0f} ms"
+        f"(target 1,000), a page of 50 in {1e3 * (paged - opened):.0f} ms; a desk opened and counted in "
+        f"{1e3 * (seen - begun):.0f} ms, a page of its queue in {1e2 * (queued - seen):.0f} ms"
     )

@@ -189,8 +189,9 @@ def measured(tiny: wb.Model) -> dict[str, SignalQuality]:
     )
     for name, quality in numbers.items():
         if name != module.NEAR_TIES:
-            print(f"{name:45} {told(quality.precision, quality.precision_interval, 'precision')}, "
-                  f"{told(quality.recall, quality.recall_interval, 'recall')}, g-mean² {quality.g_mean2:.2f}")  # fmt: skip
+            shown = told(quality.precision, quality.precision_interval, "precision")
+            shown += f", {told(quality.recall, quality.recall_interval, 'recall')}"
+            print(f"{name:45} {shown}, g-mean² {quality.g_mean2:.2f}")
     return numbers
 
 
