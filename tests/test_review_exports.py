@@ -52,6 +52,25 @@ def test_jsonl_holds_what_may_be_seen(desk: Desk, tmp_path: Path) -> None:
         write_jsonl(desk, tmp_path / "nowhere" / "out.jsonl")
 
 
+def test_no_export_holds_a_verdict_that_is_still_blind(desk: Desk, tmp_path: Path) -> None:
+    complete = {given.trace for given in desk.verdicts()}
+    [blind] = {entry.hash for entry in desk.catalogue.find()} - complete
+    assert len(complete) == 2
+    for reader in ("ben", "eve"):
+        other = open_desk(desk.catalogue, REVIEW, reader)
+        for write, name in (
+            (write_jsonl, "a.jsonl"),
+            (write_csv, "a.csv"),
+            (write_log, "a.json"),
+            (write_report, "a.html"),
+        ):
+            write(other, tmp_path / name, chain=reader == "eve")
+            text = (tmp_path / name).read_text(encoding="utf-8")
+            assert blind[:16] not in text
+            assert all(trace[:16] in text for trace in complete)
+    assert [given.reviewer for given in open_desk(desk.catalogue, REVIEW, "ada").verdicts(blind)] == ["ada"]
+
+
 @pytest.mark.parametrize(
     "formula", ["=1+1", "+1", "-1+2", "@SUM(A1)", "\t=1", "\r=1", "  =1", "＝1+1", "|calc", "%0A=1", "\n=1"]
 )

@@ -44,6 +44,7 @@ def test_the_default_rubric_names_the_behaviours_of_reasoning_traces() -> None:
     assert (rubric.name, rubric.version, [s.level for s in rubric.severity]) == ("reasoning", "1", [0, 1, 2, 3, 4])
     assert rubric["none"].severities == (0,)
     assert rubric["unverbalised_influence"].needs == {"chain", "evidence", "alternative"}
+    assert parse_rubric(rubric.source) == rubric  # which checks it
     for behaviour in rubric.behaviours:
         assert len(behaviour.definition) > 40
         assert len(behaviour.guidance) > 40

@@ -24,6 +24,13 @@ and worked on by each reviewer at a desk, which shows only what that person may 
     desk.disagreements(), desk.adjudicate(trace, verdict)                 # who may adjudicate
     desk.redact(event, ["comment"], "a name"), desk.delete_trace(trace, "asked to")
 
+What is to leave the desk, or to be counted, has modules of its own, which load more::
+
+    from workbench.review.agreement import item_agreement, span_agreement, signal_quality
+    from workbench.review.exports import write_csv, write_jsonl, write_log           # write_log: Inspect's .eval
+    from workbench.review.report import write_report                                 # a page that stands alone
+    item_agreement(desk.verdicts(), desk.rubric); write_report(desk, "pilot.html")
+
 Traces are named by the SHA-256 of their file. Every call is a step of its own in the database, so several desks work
 at once, in several kernels, and a restarted kernel opens its desk again. All errors are `ReviewError` (what was given
 is wrong, or may not be seen) or its base `StoreError` (the database, a deleted or replaced trace), with texts for the

@@ -9,7 +9,7 @@ from workbench.catalogue import Catalogue
 from workbench.review import drafts, log, state
 from workbench.review.errors import ReviewError
 from workbench.review.log import append, events
-from workbench.review.rubric import Rubric, default_rubric, parse_rubric
+from workbench.review.rubric import Rubric, checked_rubric, default_rubric
 
 __all__ = ["KnownAnswer", "Reviewer", "begin_review", "reviews"]
 
@@ -127,4 +127,4 @@ def begun_with(connection: Connection, review: str) -> tuple[log.Event, Rubric]:
     if found is None:
         known = ", ".join(reviews_in(connection)) or "none"
         raise ReviewError(f"There is no review {review!r} here. There are: {known}.")
-    return found, parse_rubric(str(found.texts["rubric"]), f"the rubric of {review}")
+    return found, checked_rubric(str(found.texts["rubric"]))

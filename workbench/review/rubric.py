@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from jsonschema import Draft202012Validator
 
 from workbench.review.errors import ReviewError
 
@@ -80,7 +79,12 @@ class Rubric:
 
 def default_rubric() -> Rubric:
     """Return the rubric for reasoning traces that comes with the workbench."""
-    return parse_rubric((_HERE / "reasoning.yaml").read_text(encoding="utf-8"), "reasoning.yaml")
+    return checked_rubric((_HERE / "reasoning.yaml").read_text(encoding="utf-8"))
+
+
+def checked_rubric(text: str) -> Rubric:
+    """Read a rubric that was checked before it was kept."""
+    return _rubric(yaml.safe_load(text), text)
 
 
 def load_rubric(path: str | PathLike[str]) -> Rubric:
@@ -141,6 +145,8 @@ Path_ = tuple[str | int, ...]
 
 
 def _schema_problems(data: Any) -> Iterator[tuple[Path_, str]]:
+    from jsonschema import Draft202012Validator  # takes seconds, which a desk on a checked rubric need not wait for
+
     schema = json.loads((_HERE / "schema.json").read_text(encoding="utf-8"))
     for error in Draft202012Validator(schema).iter_errors(data):
         path = tuple(error.absolute_path)
