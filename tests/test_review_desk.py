@@ -267,14 +267,29 @@ def test_one_who_took_the_trace_does_not_adjudicate_it(catalogue: Catalogue) -> 
     ada, ben, eve = desks(catalogue)
     trace = ada.claim(3)[0]
     ben.claim(3)
-    ben.skip(trace, "tired")
-    assert eve.claim(3) == (trace,)
     give(ada, trace, 1)
-    assert ada.verdicts(trace)[0].reviewer == "ada"
-    assert eve.verdicts(trace) == []  # the two who only review are through, but eve is still at it
+    ben.skip(trace, "tired")
+    assert ben.verdicts(trace) == eve.verdicts(trace) == []  # a second verdict is still to come
+    assert eve.claim(3) == (trace,)
+    assert eve.verdicts(trace) == []
     give(eve, trace, 2)
+    assert len(ben.verdicts(trace)) == 2
     with pytest.raises(ReviewError, match="This trace was assigned to you, so another must settle it"):
         eve.adjudicate(trace, verdict_on(eve, trace))
+
+
+def test_a_trace_that_no_one_is_left_for_is_through_with_fewer_verdicts(catalogue: Catalogue) -> None:
+    ada, ben, eve = desks(catalogue)
+    trace = ada.claim(3)[0]
+    ben.claim(3)
+    give(ada, trace)
+    ben.skip(trace, "tired")
+    assert eve.claim(1) == (trace,)
+    eve.skip(trace, "no time")
+    assert [each.reviewer for each in eve.verdicts(trace)] == ["ada"]
+    assert ada.summary().complete == 1
+    with pytest.raises(ReviewError, match="All verdicts on this trace are in"):
+        give(ada, trace)
 
 
 def test_calibration_traces_are_mixed_in_go_to_all_and_are_scored(tmp_path: Path) -> None:

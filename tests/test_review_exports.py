@@ -144,7 +144,7 @@ def test_the_page_shows_traces_with_what_was_marked(desk: Desk, tmp_path: Path, 
     assert NOTICE in text
     assert desk.head().hash in text
     for words in (
-        "2 of 3 traces have all 2 verdicts",
+        "2 of 3 traces are through",
         "so 4",
         "Unverbalised influence",
         "=1+1 says ben",

@@ -141,10 +141,10 @@ def _read(text: str, name: str) -> tuple[yaml.Node, Any]:
     return node, data
 
 
-Path_ = tuple[str | int, ...]
+_Way = tuple[str | int, ...]
 
 
-def _schema_problems(data: Any) -> Iterator[tuple[Path_, str]]:
+def _schema_problems(data: Any) -> Iterator[tuple[_Way, str]]:
     from jsonschema import Draft202012Validator  # takes seconds, which a desk on a checked rubric need not wait for
 
     schema = json.loads((_HERE / "schema.json").read_text(encoding="utf-8"))
@@ -160,7 +160,7 @@ def _schema_problems(data: Any) -> Iterator[tuple[Path_, str]]:
             yield path, error.message if len(error.message) < 200 else f"{error.message[:200]}…"
 
 
-def _own_problems(data: dict[str, Any]) -> Iterator[tuple[Path_, str]]:
+def _own_problems(data: dict[str, Any]) -> Iterator[tuple[_Way, str]]:
     """What a schema cannot say: ids and levels are unique, and severities are those of the scale."""
     levels: list[Any] = [step.get("level") for step in _mappings(data.get("severity"))]
     yield from _twice(levels, "severity", "level")
@@ -180,13 +180,13 @@ def _mappings(given: Any) -> list[dict[str, Any]]:
     return some if all(isinstance(each, dict) for each in some) else []
 
 
-def _twice(values: Sequence[Any], field: str, key: str) -> Iterator[tuple[Path_, str]]:
+def _twice(values: Sequence[Any], field: str, key: str) -> Iterator[tuple[_Way, str]]:
     for at, value in enumerate(values):
         if value is not None and value in values[:at]:
             yield (field, at, key), f"{value!r} is there twice"
 
 
-def _line(node: yaml.Node, path: Path_) -> int:
+def _line(node: yaml.Node, path: _Way) -> int:
     """Return the line of a field, or of what should have held it."""
     for key in path:
         inner = _child(node, key)
@@ -205,7 +205,7 @@ def _child(node: yaml.Node, key: str | int) -> yaml.Node | None:
     return None
 
 
-def _repeated(node: yaml.Node, field: Path_ = ()) -> Iterator[tuple[int, str]]:
+def _repeated(node: yaml.Node, field: _Way = ()) -> Iterator[tuple[int, str]]:
     """Give the keys that a mapping has twice, of which YAML silently takes the last."""
     if isinstance(node, yaml.SequenceNode):
         for at, inner in enumerate(node.value):
@@ -219,7 +219,7 @@ def _repeated(node: yaml.Node, field: Path_ = ()) -> Iterator[tuple[int, str]]:
             yield from _repeated(inner, (*field, str(name.value)))
 
 
-def _field(path: Path_) -> str:
+def _field(path: _Way) -> str:
     shown = "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in path)
     return shown.lstrip(".") or "the rubric"
 

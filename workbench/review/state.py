@@ -131,16 +131,16 @@ def _own(event: Event) -> ColumnElement[bool]:
 def complete(review: str) -> ColumnElement[bool]:
     """Return the condition on `ITEMS` that all verdicts of a trace are in: as many as asked for, or no one is left.
 
-    No one is left when each of those who only review has given a verdict or skipped, and no one else is at it.
+    No one is left when everyone who can take the trace has given a verdict or skipped. Those who adjudicate can take
+    what others skipped, but no calibration traces.
     """
-    readers = select(PEOPLE.c.name).where(PEOPLE.c.review == review, PEOPLE.c.may_adjudicate.is_(False))
     of_trace = (WORK.c.review == review) & (WORK.c.trace == ITEMS.c.trace)
-    count = select(func.count()).select_from(WORK).where(of_trace)
-    done = count.where(WORK.c.state == "done").correlate(ITEMS).scalar_subquery()
-    through = count.where(WORK.c.state != "assigned", WORK.c.reviewer.in_(readers)).correlate(ITEMS).scalar_subquery()
-    at_it = count.where(WORK.c.state == "assigned").correlate(ITEMS).scalar_subquery()
-    everyone = select(func.count()).select_from(readers.subquery()).scalar_subquery()
-    condition: ColumnElement[bool] = or_(done >= ITEMS.c.slots, (through >= everyone) & (at_it == 0) & (done > 0))
+    count = select(func.count()).select_from(WORK).where(of_trace).correlate(ITEMS)
+    done = count.where(WORK.c.state == "done").scalar_subquery()
+    through = count.where(WORK.c.state != "assigned").scalar_subquery()
+    can_take = PEOPLE.c.may_adjudicate.is_(False) | ITEMS.c.calibration.is_(False)
+    everyone = select(func.count()).select_from(PEOPLE).where(PEOPLE.c.review == review, can_take).correlate(ITEMS)
+    condition: ColumnElement[bool] = or_(done >= ITEMS.c.slots, (through >= everyone.scalar_subquery()) & (done > 0))
     return condition
 
 
