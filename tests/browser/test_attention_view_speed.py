@@ -1,6 +1,8 @@
 """What AttentionView costs in a real JupyterLab at reading length: printed beside its targets, and kept."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,6 +10,7 @@ from attention_page import AT_READING_LENGTH, FAR_BEYOND, SHOW, Meter, View, mea
 from lab import OpenNotebook
 
 TESTS = Path(__file__).parents[1]
+BENCHMARK = TESTS.parent / "benchmarks" / "attention_view.py"
 PERFORMANCE = Path(__file__).parents[2] / "artifacts" / "performance.json"
 
 IMPORT = f"import sys; sys.path.insert(0, {str(TESTS)!r})\nfrom synthetic import synthetic_trace"
@@ -39,3 +42,18 @@ def test_speed_is_measured(
     assert notebook.cell_errors() == []
     assert notebook.heard.page_errors == []
     assert view.masses()["sum"] == pytest.approx(1, abs=5e-3)
+
+
+def test_the_benchmark_runs(tmp_path: Path) -> None:
+    """On small sizes, and without the others' packages, which it would install; its numbers are made by hand."""
+    sizes = ["--tokens", "700", "900", "--layers", "2", "2", "--steps", "6"]
+    command = [sys.executable, str(BENCHMARK), "--ours", *sizes, "--out", str(tmp_path / "view.json")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    report = json.loads((tmp_path / "view.json").read_text(encoding="utf-8"))
+    assert [(view["tokens"], view["token_n"], view["frame_n"]) for view in report["views"]] == [
+        (700, 6, 6),
+        (900, 6, 6),
+    ]
+    assert [target["target"] for target in report["targets"]] == [1.5, 5, 33, 150, 150, 150, 33, 150]
+    assert done.stdout.count(": 700 tokens: ") == 6
