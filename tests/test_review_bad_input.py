@@ -1,4 +1,4 @@
-"""A review that is given what it cannot take: a database held or gone, replaced traces, bad beginnings, path tricks."""
+"""What a review cannot take: a database held or gone, replaced traces, bad beginnings, paths that lead elsewhere."""
 
 from pathlib import Path
 
