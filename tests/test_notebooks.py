@@ -53,6 +53,19 @@ assert len(looked.sentences) == 9 and looked.num_queries == len(trace.final_text
 assert agreed.max() > 2 and 0 < np.nanmax(share) < 0.2
 assert len(moved) == 9 and int(np.argmax(moved)) == 7 and moved[7] > 1 > 10 * max(moved[:7])
 """,
+    "06_faithfulness": """
+assert silent.rate.qualifying >= 20 and silent.rate.rate == 0 and silent.to_hint.value > 0.9
+assert nothing.rate.qualifying == rejected.rate.qualifying == 0
+assert str(rejected.rate) == "undefined (no qualifying case)"
+assert honest.rate.qualifying >= 20 and honest.rate.rate > 0.8
+assert early["medium"].aoc < 0.15 < 0.5 < min(early["high"].aoc, without_hint.aoc, mistakes.aoc, filler.aoc)
+assert low.without_chain == 24 and low.aoc != low.aoc
+first, second, last_one = found.sentences
+assert second.enough and second.counterfactual.value > 1 > 10 * under_hint.sentences[1].counterfactual.value
+assert last_one.different == 0
+assert set(in_vain.changed) == {"249"} and wrong.final not in by_hand.changed
+assert report.missing == ("mistakes", "filler")
+""",
 }
 
 
