@@ -143,6 +143,7 @@ def test_efforts_are_compared_as_the_sweep_scored_them(whole: module.Sweep) -> N
     assert "needs at least 8 questions asked in both (or 1, with 6 rollouts a side), got 3" in str(found)
     assert len(whole.traces("low")) == 6
     assert whole.traces("low")[4].meta["question"] == QUESTIONS[2]
+    assert whole.trace(whole.rows()[0]).meta["question"] == QUESTIONS[0]
     with pytest.raises(KeyError, match="there is no effort 'high'; there are medium, low"):
         whole.traces("high")
 

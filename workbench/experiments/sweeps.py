@@ -58,6 +58,10 @@ class Sweep:
         """
         return [dict(row) for row in self._rows]
 
+    def trace(self, row: Mapping[str, Any]) -> Trace:
+        """Return the trace of a row."""
+        return _open(self.store, row["trace"])
+
     def traces(self, effort: str) -> "StoredTraces":
         """Return the traces of an effort, opened one at a time."""
         if effort not in self.efforts:
