@@ -53,6 +53,18 @@ assert len(looked.sentences) == 9 and looked.num_queries == len(trace.final_text
 assert agreed.max() > 2 and 0 < np.nanmax(share) < 0.2
 assert len(moved) == 9 and int(np.argmax(moved)) == 7 and moved[7] > 1 > 10 * max(moved[:7])
 """,
+    "04_reasoning_effort": """
+accuracy = [efforts[name].accuracy for name in ("low", "medium", "high")]
+assert all(a.interval[1] < b.interval[0] and a.n == 40 for a, b in zip(accuracy, accuracy[1:]))
+assert efforts["low"].chain_tokens.interval[1] < efforts["medium"].chain_tokens.interval[0]
+assert efforts["medium"].chain_tokens.interval[1] < efforts["high"].chain_tokens.interval[0]
+assert not guess.final_text == wanted and guess.token_text(token) != wanted[place]
+assert (what, hits, len(ends)) == ("after the wrong token", 0, 20)
+assert right.final_text == slip["reference"] != wrong.final_text
+assert all((pair.prompt_overlap.before.values == 1).all() for pair in efforts.pairs)
+assert all((pair.prompt_overlap.after.values < 1).any() for pair in efforts.pairs)
+assert all(pair.null is not None for pair in (*efforts.pairs, *finals.pairs))
+""",
     "06_faithfulness": """
 assert silent.rate.qualifying >= 20 and silent.rate.rate == 0 and silent.to_hint.value > 0.9
 assert nothing.rate.qualifying == rejected.rate.qualifying == 0
