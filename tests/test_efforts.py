@@ -8,9 +8,10 @@ import pytest
 import workbench as wb
 from workbench.capturing import capture
 from workbench.experiments import efforts as module
-from workbench.experiments.efforts import LIGHT, EffortRuns
+from workbench.experiments.efforts import LIGHT, EffortRuns, rollout_seed
 
 QUESTION = "47+85=?"
+HIGH_3 = 12194176332989  # the first 48 bits of sha256 of [20, "47+85=?", "high", 3]
 
 
 @pytest.fixture(scope="module")
@@ -22,11 +23,11 @@ def test_rollouts_are_those_of_capture(tiny: wb.Model, runs: EffortRuns) -> None
     assert {effort: len(traces) for effort, traces in runs.traces.items()} == {"low": 6, "high": 6}
     assert not runs.interrupted
     for sample in (0, 5):
-        alone = wb.capture(tiny, QUESTION, effort="low", seed=20 + sample, capture=LIGHT)
+        alone = wb.capture(tiny, QUESTION, effort="low", seed=rollout_seed(20, QUESTION, "low", sample), capture=LIGHT)
         np.testing.assert_array_equal(alone.token_ids, runs["low"][sample].token_ids)
         np.testing.assert_array_equal(alone.expert_indices, runs["low"][sample].expert_indices)
     trace = runs["high"][3]
-    assert (trace.provenance["effort"], trace.provenance["sampling"]["seed"]) == ("high", 23)
+    assert (trace.provenance["effort"], trace.provenance["sampling"]["seed"]) == ("high", HIGH_3)
     assert trace.captured == wb.capture(tiny, QUESTION, max_new_tokens=1, capture=LIGHT).captured
     assert not trace.has("queries")
     assert repr(runs) == "<EffortRuns of '47+85=?': low 6, high 6>"

@@ -15,6 +15,7 @@ import workbench as wb
 from workbench.capturing import capture
 from workbench.experiments import sweep
 from workbench.experiments import sweeps as module
+from workbench.experiments.efforts import rollout_seed
 
 QUESTIONS = ("47+85=?", "12+9=?", "31+30+7=?")
 REFERENCES = ("132", "21", "68")
@@ -42,11 +43,12 @@ def captures(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 def test_rows_are_by_question_effort_and_sample(tiny: wb.Model, whole: module.Sweep) -> None:
     rows = whole.rows()
     assert [(r["question"], r["effort"], r["sample"], r["seed"]) for r in rows] == [
-        (q, e, s, 3 + s) for q in QUESTIONS for e in ("medium", "low") for s in range(2)
+        (q, e, s, rollout_seed(3, q, e, s)) for q in QUESTIONS for e in ("medium", "low") for s in range(2)
     ]
     assert [r["reference"] for r in rows[::4]] == list(REFERENCES)
-    alone = wb.capture(tiny, QUESTIONS[1], effort="medium", seed=4, capture=module.LIGHT)
+    assert len({r["seed"] for r in rows}) == 12
     row = rows[5]
+    alone = wb.capture(tiny, QUESTIONS[1], effort="medium", seed=row["seed"], capture=module.LIGHT)
     assert (row["answer"], row["cut"]) == (alone.final_text, None)
     assert row["right"] == (row["answer"] == "21")
     assert row["completion_tokens"] == len(alone) - alone.num_prompt_tokens
@@ -67,7 +69,7 @@ def test_more_of_it_takes_what_is_there(tiny: wb.Model, whole: module.Sweep, cap
     plan = {**PLAN, "efforts": ("low", "medium"), "references": {**dict(zip(QUESTIONS, REFERENCES, strict=True))}}
     plan["references"]["5+6=?"] = "11"
     more = sweep(tiny, [*QUESTIONS, "5+6=?"], store=whole.store, **plan)
-    assert captures == [("5+6=?", e, s) for e in ("low", "medium") for s in (3, 4)]
+    assert captures == [("5+6=?", e, rollout_seed(3, "5+6=?", e, s)) for e in ("low", "medium") for s in (0, 1)]
     assert {row["trace"] for row in whole.rows()} < {row["trace"] for row in more.rows()}
     warmer = sweep(tiny, ["5+6=?"], ("low",), store=whole.store, temperature=1.5, seed=3)
     assert len(captures) == 5
@@ -143,7 +145,6 @@ def test_efforts_are_compared_as_the_sweep_scored_them(whole: module.Sweep) -> N
     assert "needs at least 8 questions asked in both (or 1, with 6 rollouts a side), got 3" in str(found)
     assert len(whole.traces("low")) == 6
     assert whole.traces("low")[4].meta["question"] == QUESTIONS[2]
-    assert whole.trace(whole.rows()[0]).meta["question"] == QUESTIONS[0]
     with pytest.raises(KeyError, match="there is no effort 'high'; there are medium, low"):
         whole.traces("high")
 

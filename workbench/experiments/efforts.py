@@ -1,5 +1,7 @@
 """One question at several reasoning efforts: rollouts of each, to be compared in behaviour and in internals."""
 
+import hashlib
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +16,7 @@ from workbench.model import Model
 from workbench.spec import CaptureSpec
 from workbench.trace import Trace
 
-__all__ = ["LIGHT", "EffortRuns", "check_rollouts", "compare_efforts", "was_interrupted"]
+__all__ = ["LIGHT", "EffortRuns", "check_rollouts", "compare_efforts", "rollout_seed", "was_interrupted"]
 
 LIGHT = CaptureSpec(router=True, attention=False, lens=False)
 """The router, and the statistics of every token; some hundred times smaller than with attention"""
@@ -30,7 +32,7 @@ class EffortRuns:
     samples: int
     """rollouts per effort that were asked for"""
     seed: int
-    """sample i of every effort was drawn with ``seed + i``"""
+    """of all; each rollout has its own, see `rollout_seed`"""
 
     @property
     def interrupted(self) -> bool:
@@ -74,7 +76,7 @@ def compare_efforts(
         question: a question, or messages ``{"role": …, "content": …}``.
         efforts: that the model's template knows.
         samples: rollouts per effort.
-        seed: of sample 0; sample i is drawn with ``seed + i``, the same for all efforts.
+        seed: of all; each rollout is drawn with its own, by `rollout_seed`.
         temperature: as in `workbench.capture`; at 0, one sample says all.
         max_new_tokens: default: as many as the context holds.
         capture: what to record; default: the router and the statistics of every token, no attention.
@@ -106,6 +108,16 @@ def check_rollouts(
             harmony.render(model.tokenizer, question, effort)
 
 
+def rollout_seed(seed: int, question: Conversation, effort: str, sample: int) -> int:
+    """Return the seed of one rollout: 48 bits of a hash of all four, so that no two rollouts share their draws.
+
+    With one seed for every question, all questions would meet the same random numbers at the same place, and counting
+    them as independent would be wrong.
+    """
+    facts = json.dumps([seed, question if isinstance(question, str) else list(map(dict, question)), effort, sample])
+    return int.from_bytes(hashlib.sha256(facts.encode()).digest()[:6], "big")
+
+
 def was_interrupted(trace: Trace) -> bool:
     """Say whether Ctrl-C ended a capture: what it returned is no rollout to count."""
     return str(trace.meta.get("truncated") or "").startswith("interrupted")
@@ -128,7 +140,7 @@ def _generate(
                 model,
                 question,
                 effort=effort,
-                seed=seed + sample,
+                seed=rollout_seed(seed, question, effort, sample),
                 temperature=temperature,
                 max_new_tokens=max_new_tokens,
                 capture=spec,

@@ -17,7 +17,7 @@ from workbench.analysis.compare import Comparison, Outcome, compare, outcome
 from workbench.analysis.compare.outcomes import Extract, References, Same
 from workbench.analysis.reasoning import final_answer, same_answer
 from workbench.capturing import capture
-from workbench.experiments.efforts import LIGHT, check_rollouts, was_interrupted
+from workbench.experiments.efforts import LIGHT, check_rollouts, rollout_seed, was_interrupted
 from workbench.families import ModelError
 from workbench.model import Model
 from workbench.spec import CaptureSpec
@@ -57,10 +57,6 @@ class Sweep:
         without references and where a rollout was cut; ``trace`` is the trace's name in the store.
         """
         return [dict(row) for row in self._rows]
-
-    def trace(self, row: Mapping[str, Any]) -> Trace:
-        """Return the trace of a row."""
-        return _open(self.store, row["trace"])
 
     def traces(self, effort: str) -> "StoredTraces":
         """Return the traces of an effort, opened one at a time."""
@@ -135,7 +131,7 @@ def sweep(
         samples: rollouts per question and effort.
         store: a `TraceStore`, or a folder, which is made where there is none. Other traces in it are left alone.
         references: right answers, question → answer or in the order of the questions; None scores nothing.
-        seed: of sample 0; sample i is drawn with ``seed + i``, the same for all questions and efforts.
+        seed: of all; each rollout is drawn with its own, by `workbench.experiments.efforts.rollout_seed`.
         temperature: as in `workbench.capture`; at 0, one sample says all.
         max_new_tokens: default: as many as the context holds.
         capture: what to record; default: the router and the statistics of every token, no attention.
@@ -162,7 +158,10 @@ def sweep(
         **_identity(model),
     }
     jobs = [
-        _job({"question": question, "effort": effort, "seed": seed + sample, **shared}, sample)
+        _job(
+            {"question": question, "effort": effort, "seed": rollout_seed(seed, question, effort, sample), **shared},
+            sample,
+        )
         for question in asked
         for effort in efforts
         for sample in range(samples)
