@@ -188,7 +188,8 @@ def replay(
     if isinstance(transcript, Transcript):
         rendered = render_transcript(model.tokenizer, transcript)
         prompt = rendered.num_prompt_tokens if num_prompt_tokens is None else num_prompt_tokens
-        said: dict[str, Any] = {"num_prompt_tokens": prompt, "effort": transcript.effort or effort, "force_routing": force_routing}
+        effort = transcript.effort or effort
+        said: dict[str, Any] = {"num_prompt_tokens": prompt, "effort": effort, "force_routing": force_routing}
         return _of_transcript(replay(model, rendered.token_ids, capture=capture, **said), transcript, rendered)
     spec = capture or CaptureSpec()
     token_ids, question, effort = _read_transcript(model, transcript, effort)
