@@ -17,7 +17,7 @@ __all__ = ["add_load", "add_pairs", "add_tokens"]
 
 Kernel = Callable[..., Any]
 
-_LONG_TILE = 400_000  # tokens: so many use a layer's counts while they are in the cache
+_LONG_TILE = 1_000_000  # tokens: so many use a layer's counts while they are in the cache
 _TILE = 500  # tokens; no power of two, which would put the rows of a transposed tile into the same lines of the cache
 
 

@@ -15,12 +15,12 @@ from workbench.labelled import Labelled, TraceError
 __all__ = ["TokenSpecialization", "token_information", "token_specialization"]
 
 _TABLE = 48 << 20  # bytes of counts at a time
-_GATHERED = 400_000  # tokens to count at a time, of the blocks of many traces
+_GATHERED = 200_000  # tokens to count at a time, of the blocks of many traces
 _RARE = 255  # times: what 8 bits can count
 _LARGEST_ID = (1 << 24) - 1
 
-Parts: TypeAlias = tuple[NDArray[np.uint32], NDArray[np.uint8]]
-"""counts [layer, token id, expert], and the same of the rare ids"""
+Parts: TypeAlias = tuple[NDArray[Any], NDArray[Any]]
+"""counts [layer, token id, expert] uint32, and the same of the rare ids, uint8"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,10 +92,14 @@ def _busiest(table: "_Counts") -> tuple[NDArray[np.uint32], NDArray[np.uint32], 
     """Return the largest counts, their experts, and the largest of shuffled tokens, [layer, token id] each."""
     most, experts, null = np.zeros((3, table.num_layers, len(table.ids)), dtype=np.uint32)
     for layers, parts in table:
-        most[layers] = np.concatenate([counts.max(-1) for counts in parts], axis=1)
-        experts[layers] = np.concatenate([counts.argmax(-1) for counts in parts], axis=1)
+        for counts, ids in zip(parts, table.places, strict=True):
+            counts.max(-1, out=most[layers, ids])
+            experts[layers, ids] = counts.argmax(-1)
+        del parts, counts  # before the next are made, as they are large
     for layers, parts in table.shuffled():
-        null[layers] += np.concatenate([counts.max(-1) for counts in parts], axis=1)
+        for counts, ids in zip(parts, table.places, strict=True):
+            null[layers, ids] += counts.max(-1)
+        del parts, counts
     return most, experts, null
 
 
@@ -176,6 +180,8 @@ class _Counts:
         kept = np.flatnonzero(seen >= min_count)
         self.ids = kept[np.argsort(seen[kept] <= _RARE, kind="stable")]
         self._num_rare = int((seen[kept] <= _RARE).sum())
+        num_common = len(kept) - self._num_rare
+        self.places = slice(0, num_common), slice(num_common, len(kept))  # of the ids of the two parts
         if not len(kept):
             raise TraceError(
                 f"expected a token id seen {min_count} times or more, got {seen.max()} at most in {rows.num_tokens} "
@@ -204,12 +210,15 @@ class _Counts:
         size = max(1, _TABLE // ((rare + 4 * often) * self._num_experts))
         for start in range(0, self.num_layers, size):
             layers = slice(start, min(start + size, self.num_layers))
-            length = layers.stop - start
-            counts = np.zeros((length, often, self._num_experts), dtype=np.uint32)
-            few = np.zeros((length, rare, self._num_experts), dtype=np.uint8)
-            for rows, top in _gathered(self._first_choices(layers, shuffle)):
-                add_tokens(rows, top, counts, few)
-            yield layers, (counts, few)
+            yield layers, self._count(layers, shuffle)
+
+    def _count(self, layers: slice, shuffle: int | None) -> Parts:
+        length, often = layers.stop - layers.start, len(self.ids) - self._num_rare
+        counts = np.zeros((length, often, self._num_experts), dtype=np.uint32)
+        few = np.zeros((length, self._num_rare, self._num_experts), dtype=np.uint8)
+        for rows, top in _gathered(self._first_choices(layers, shuffle)):
+            add_tokens(rows, top, counts, few)
+        return counts, few
 
     def _first_choices(
         self, layers: slice, shuffle: int | None
