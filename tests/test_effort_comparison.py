@@ -14,6 +14,7 @@ import workbench as wb
 from widgets.effort_comparison import EffortComparison
 from widgets.selection import selection_key
 from workbench.analysis.compare import compare
+from workbench.experiments.efforts import rollout_seed
 from workbench.trace import Trace, TraceError
 
 
@@ -192,5 +193,7 @@ def test_the_golden_path(tiny: wb.Model) -> None:
     view = EffortComparison(runs, references="7")
     assert [column["name"] for column in view._facts["columns"]] == ["low", "medium"]
     assert view._facts["title"] == "4+3=?"
-    assert [r["seed"] for r in view._facts["columns"][1]["rollouts"]] == [0, 1]
+    assert [r["seed"] for r in view._facts["columns"][1]["rollouts"]] == [
+        rollout_seed(0, "4+3=?", "medium", sample) for sample in (0, 1)
+    ]
     assert view._facts["columns"][0]["embedded"] is True

@@ -115,6 +115,8 @@ test("answers and how they were drawn", () => {
   const rollouts = [0, 1, 2].map((seed) => ({ seed, temperature: 1 }));
   assert.equal(drawnWords([{ rollouts }, { rollouts }]), "3 rollouts each, T = 1, seeds 0–2");
   assert.equal(drawnWords([{ rollouts }, { rollouts: [{ seed: null }] }]), "3, 1 rollouts, T = 1, seeds 0–2");
+  const hashed = [281, 4096, 70].map((seed) => ({ seed, temperature: 1 }));
+  assert.equal(drawnWords([{ rollouts: hashed }]), "3 rollouts each, T = 1, a seed of its own each");
 });
 
 test("claims carry n and the null, and what was not tested says why", () => {

@@ -62,7 +62,7 @@ export function answersWords({ answers, numUnanswered, numQuestions }, most = 4)
   return shown.join(", ");
 }
 
-// 8 rollouts per effort, T = 1, seeds 0–7.
+// 8 rollouts each, T = 1, seeds 0–7; seeds that do not follow one another are not listed.
 export function drawnWords(columns) {
   const counts = columns.map((c) => c.rollouts.length);
   const same = counts.every((n) => n === counts[0]);
@@ -73,9 +73,11 @@ export function drawnWords(columns) {
   return [
     rollouts,
     ...(temperatures.length ? [`T = ${temperatures.join(", ")}`] : []),
-    ...(seeds.length ? [`seeds ${ranges(seeds)}`] : []),
+    ...(seeds.length ? [inARow(seeds) ? `seeds ${ranges(seeds)}` : "a seed of its own each"] : []),
   ].join(", ");
 }
+
+const inARow = (seeds) => seeds.at(-1) - seeds[0] === seeds.length - 1;
 
 // The end of a scale: the smallest of 1, 2, 2.5, 5 times a power of ten that holds a value.
 export function niceEnd(value) {
