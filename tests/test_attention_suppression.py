@@ -28,11 +28,11 @@ def test_means_are_over_the_later_tokens_and_those_of_the_answer() -> None:
     assert found == {
         "span": [1, 3],
         "answer": {"kl": 2.0, "count": 3},
-        "later": {"kl": 6.75 / 5, "count": 5},
+        "later": {"kl": 6.25 / 4, "count": 4},
         "most": {"token": 5, "kl": 3.0},
     }
     late = suppress_span(trace, [2, 6], lambda _: KL)
-    assert late["answer"] == {"kl": 1.5, "count": 2}, "of the answer, what comes after the span"
+    assert late["answer"] == {"kl": 2.0, "count": 1}, "token 6 is still predicted by the span's own last token"
 
 
 def test_where_nothing_is_left_to_compare_nothing_is_said() -> None:
@@ -42,7 +42,7 @@ def test_where_nothing_is_left_to_compare_nothing_is_said() -> None:
     assert (undefined["answer"], undefined["later"], undefined["most"]) == (None, None, None)
     no_answer = suppress_span(hand_made(8, spans=SPANS[:1]), [1, 3], lambda _: KL)
     assert no_answer["answer"] is None
-    assert no_answer["later"]["count"] == 5
+    assert no_answer["later"]["count"] == 4
 
 
 @pytest.mark.parametrize("tokens", [[3, 3], [-1, 2], [4, 9]])
@@ -69,7 +69,7 @@ def test_of_the_embedded_model_only_later_predictions_move(tiny: wb.Model) -> No
     np.testing.assert_allclose(kl.values[1 : sentence.stop + 1], 0, atol=1e-6)
     assert kl.values[sentence.stop + 1 :].max() > 0.01
     found = suppress_span(trace, [sentence.start, sentence.stop], partial(suppression, tiny, trace))
-    assert found["later"]["count"] == len(trace) - sentence.stop
+    assert found["later"]["count"] == len(trace) - sentence.stop - 1
     assert found["most"]["kl"] == pytest.approx(np.nanmax(kl.values))
     bare = replace(trace, arrays={n: a for n, a in trace.arrays.items() if n not in ("queries", "keys")})
     assert suppress_span(bare, [sentence.start, sentence.stop], partial(suppression, tiny, bare)) == found

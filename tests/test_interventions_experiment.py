@@ -196,6 +196,31 @@ def test_what_is_no_baseline_is_refused(tiny: wb.Model, baseline: wb.Trace, odd:
         experiment(odd, read, change)
 
 
+def test_a_rollout_of_other_weights_is_no_baseline(tiny: wb.Model, baseline: wb.Trace, tmp_path: Path) -> None:
+    other = wb.Trace(baseline.arrays, baseline.spans, {**baseline.meta, "provenance": {**baseline.provenance}})
+    other.meta["provenance"]["weights"] = "sha256:0123456789"
+    with pytest.raises(wb.ModelError, match=r"the trace is of tiny with weights .* take the model that made it"):
+        experiment(tiny, other, Scale({0: [0]}, factor=1.0))
+    with pytest.raises(wb.ModelError, match="take the model that made it"):
+        sweep_experts(tiny, other, RouteAround, folder=tmp_path / "sweep", layers=[0], generate=True)
+    assert not (tmp_path / "sweep").exists()
+
+
+def test_an_undefined_effect_has_no_rank(odd: wb.Model, read: wb.Trace) -> None:
+    last = (len(read) - 1, len(read))  # nothing is predicted from the last token
+    found = experiment(
+        odd, read, RouteAround({1: [int(read.expert_indices[-1, 1, 0])]}, last), generate=False, controls=1
+    )
+    assert np.isnan(found.mean_kl)
+    assert found.rank is None
+
+
+def test_a_mean_is_described_by_what_it_is_over(odd: wb.Model, read: wb.Trace) -> None:
+    a, b = (MeanOutput({1: [2]}, reference=wb.replay(odd, ids, num_prompt_tokens=10)) for ids in (IDS, IDS[::-1]))
+    assert a.describe()["mean_over"] == b.describe()["mean_over"]
+    assert a.describe() != b.describe()
+
+
 def test_an_interrupted_experiment_leaves_the_model_as_it_was(
     tiny: wb.Model, baseline: wb.Trace, monkeypatch: pytest.MonkeyPatch
 ) -> None:

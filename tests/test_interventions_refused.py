@@ -69,6 +69,16 @@ def test_a_model_that_is_changed_already_is_refused(odd: wb.Model) -> None:
     assert hooks(odd) == 0
 
 
+def test_a_prompt_of_another_length_is_refused(tiny: wb.Model) -> None:
+    with intervene(tiny, Scale({1: [2]}, "completion", factor=2.0), num_prompt_tokens=3):
+        with pytest.raises(wb.ModelError, match="takes the completion to begin at token 3, but here it begins at 27"):
+            wb.capture(tiny, "47+85=?", max_new_tokens=2)
+        assert wb.replay(tiny, [5, 6, 7, 8, 9], num_prompt_tokens=3).num_prompt_tokens == 3
+    with intervene(tiny, Scale({1: [2]}, factor=2.0), num_prompt_tokens=3):  # of all tokens: it does not matter
+        wb.capture(tiny, "47+85=?", max_new_tokens=2)
+    assert (hooks(tiny), tiny.changed_from) == (0, None)
+
+
 def test_a_mean_over_no_token_is_refused(odd: wb.Model) -> None:
     reference = wb.replay(odd, IDS[:2])
     never = next(e for e in range(7) if e not in reference.expert_indices[:, 1])

@@ -32,13 +32,13 @@ def suppress_span(trace: Trace, span: list[Any], suppress: Suppress) -> dict[str
     kl = np.asarray(suppress((start, stop)), dtype=np.float64)
     if kl.shape != (len(trace),):
         raise TraceError(f"suppress: expected one number for each of {len(trace)} tokens, got shape {kl.shape}")
-    later = np.arange(stop, len(trace))
+    later = np.arange(stop + 1, len(trace))  # token `stop` is still predicted by the span's own last token
     finals = [m for m in trace.messages if m.channel == "final" and m.stop > trace.num_prompt_tokens]
     answer = np.concatenate([later[:0], *(np.arange(m.content_start, m.stop) for m in finals)])
     most = later[np.nanargmax(kl[later])] if np.isfinite(kl[later]).any() else None
     return {
         "span": [start, stop],
-        "answer": _mean(kl, answer[answer >= stop]),
+        "answer": _mean(kl, answer[answer > stop]),
         "later": _mean(kl, later),
         "most": None if most is None else {"token": int(most), "kl": float(kl[most])},
     }

@@ -102,7 +102,7 @@ class AttentionView(SharedSelection):
         if isinstance(span, list) and len(span) == 2 and self._suppress is not None:
             try:
                 found = suppress_span(self.trace, span, self._suppress)
-            except Exception as error:  # whatever the model does is said in the view; it is the user's function
+            except (Exception, KeyboardInterrupt) as error:  # said in the view, which waits; the user's function
                 found = {"span": span, "problem": f"{type(error).__name__}: {error}"}
             self.send({"suppressed": found})
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from workbench import harmony
 from workbench.collect import Collector
+from workbench.families import ModelError
 from workbench.model import Model
 from workbench.sentences import sentences
 from workbench.trace import Span, Trace
@@ -33,6 +34,11 @@ def describe(collector: Collector, num_prompt_tokens: int, source: str, facts: d
         facts: ``question``, and for the provenance whatever else is known before it runs.
     """
     model, plan = collector.model, collector.plan
+    if model.changed_from not in (None, num_prompt_tokens):
+        raise ModelError(
+            f"the intervention takes the completion to begin at token {model.changed_from}, but here it begins at "
+            f"{num_prompt_tokens}: other tokens would be changed than it names; intervene for each prompt by itself"
+        )
     layers = {
         **dict.fromkeys(("router_logits", "expert_indices", "expert_weights"), plan.router),
         **dict.fromkeys(("queries", "keys", "attention_logsumexp"), plan.attention),

@@ -48,6 +48,8 @@ class Model:
     revision: str | None = None
     interventions: list[dict[str, Any]] = field(default_factory=list, repr=False)
     """what changes the model now, as traces made meanwhile record it; `workbench.experiments` writes it"""
+    changed_from: int | None = field(default=None, repr=False)
+    """where those changes take the completion to begin; None where they do not ask"""
     _weights_hash: str | None = field(default=None, repr=False)
 
     @property

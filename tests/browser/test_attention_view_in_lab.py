@@ -226,8 +226,8 @@ def test_a_click_hides_a_sentence_and_says_what_that_changes(lab_notebook: OpenN
     )
     notebook.execute(f"import numpy as np; kl = np.asarray(suppression(model, trace, {tuple(span)}))")
     answer, later, most, at = notebook.evaluate(
-        f"[kl[final.content_start:final.stop].mean(), np.nanmean(kl[{span[1]}:]), "
-        f"np.nanmax(kl[{span[1]}:]), {span[1]} + int(np.nanargmax(kl[{span[1]}:]))]"
+        f"[kl[final.content_start:final.stop].mean(), np.nanmean(kl[{span[1] + 1}:]), "
+        f"np.nanmax(kl[{span[1] + 1}:]), {span[1] + 1} + int(np.nanargmax(kl[{span[1] + 1}:]))]"
     )
     numbers = [float(n) for n in re.findall(r"(?:answer|tokens|most) ([\d.]+(?:e[+-]\d+)?)", result.inner_text())]
     assert numbers == pytest.approx([answer, later, most], abs=0.006)

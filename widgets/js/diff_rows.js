@@ -11,10 +11,10 @@ export class DiffRows {
     this.pairs = new Int32Array(this.length).fill(-1);
     this.nearest = new Int32Array(rows.length);
     this.places = [[], []];
-    let pair = 0;
+    this.numAlike = 0;
     const last = [0, 0];
     for (let row = 0; row < this.length; row++) {
-      if (same[row] === 1) this.pairs[row] = pair++;
+      if (same[row] === 1) this.pairs[row] = this.numAlike++;
       for (const side of [0, 1]) {
         const token = rows[2 * row + side];
         if (token >= 0) this.places[side][(last[side] = token)] = row;

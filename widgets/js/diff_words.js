@@ -3,8 +3,7 @@
 const inFull = (n) => n.toLocaleString("en");
 
 export function textWords({ parting, numShared }, rows, labels) {
-  const alike = rows.same.reduce((n, same) => n + (same === 1), 0);
-  const counted = `${inFull(alike)} of ${inFull(rows.length)} rows are the same token`;
+  const counted = `${inFull(rows.numAlike)} of ${inFull(rows.length)} rows are the same token`;
   const prompt = numShared === rows.length ? "" : `, the first ${inFull(numShared)} in the same context`;
   if (parting === null) return `the completions say the same; ${counted}${prompt}`;
   const at = [0, 1].map((side) => {

@@ -12,7 +12,7 @@ from workbench.model import Model
 from workbench.spec import CaptureSpec
 from workbench.trace import Trace
 
-__all__ = ["continue_from"]
+__all__ = ["check_model", "continue_from"]
 
 Replacement = int | np.integer | Sequence[int] | str | None
 
@@ -50,7 +50,7 @@ def continue_from(
             empty, outside the vocabulary, or text that spells a special token, no room left in the context, or a
             number out of range.
     """
-    _check_model(model, trace)
+    check_model(model, trace)
     _check_token(model, trace, token)
     put = _replacement_ids(model, replacement)
     kept = trace.arrays["token_ids"][:token].tolist()
@@ -78,14 +78,14 @@ def continue_from(
     return Trace(result.arrays, result.spans, meta)
 
 
-def _check_model(model: Model, trace: Trace) -> None:
+def check_model(model: Model, trace: Trace) -> None:
     """Refuse a trace of other weights, or of a vocabulary in which its tokens say something else."""
     name = trace.provenance.get("model", "another model")
     recorded, here = str(trace.provenance.get("weights", "")), model.weights_hash
     if ":" in recorded and ":" in here and recorded != here:
         raise ModelError(
-            f"the trace is of {name} with weights {_short(recorded)}, but {model.name} has {_short(here)}; continue "
-            "with the model that made it, or replay it with this one first"
+            f"the trace is of {name} with weights {_short(recorded)}, but {model.name} has {_short(here)}; take "
+            "the model that made it, or replay it with this one first"
         )
     for token_id in np.unique(trace.arrays["token_ids"]).tolist():
         said, says = trace.token_bytes(token_id), harmony.token_bytes(model.tokenizer, token_id)

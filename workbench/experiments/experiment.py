@@ -10,6 +10,7 @@ from tqdm.auto import tqdm
 from workbench.analysis.reasoning import final_answer, same_answer
 from workbench.capturing import capture_tokens, replay
 from workbench.experiments.aligned import Aligned, Unchanged, aligned
+from workbench.experiments.continuation import check_model
 from workbench.experiments.controls import TOLERANCE, Match, expert_loads, matched_experts, random_controls
 from workbench.experiments.efforts import LIGHT, was_interrupted
 from workbench.experiments.experts import ExpertIntervention, MeanOutput
@@ -113,9 +114,9 @@ class Experiment(Changed):
         """The place of the experiment's `mean_kl` among its own and the controls', 1 = largest; None without controls.
 
         A control that ties counts as larger. Under the hypothesis that these experts are like those drawn, each place
-        is as likely: rank 1 of n + 1 has p = 1/(n + 1).
+        is as likely: rank 1 of n + 1 has p = 1/(n + 1). None also where the KL is undefined.
         """
-        if not self.controls:
+        if not self.controls or np.isnan(self.mean_kl):
             return None
         return 1 + sum(control.mean_kl >= self.mean_kl for control in self.controls)
 
@@ -179,6 +180,7 @@ def experiment(
     wanted = _with_reference(interventions, baseline)
     unchanged = Unchanged(model, baseline)
     if generate:
+        check_model(model, baseline)
         _sampling(baseline)
     jobs: list[tuple[tuple[Intervention, ...], tuple[Match, ...]]] = [(wanted, ())]
     if controls:

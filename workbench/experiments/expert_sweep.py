@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 
 from workbench.analysis.reasoning import final_answer
 from workbench.experiments.aligned import Unchanged
+from workbench.experiments.continuation import check_model
 from workbench.experiments.controls import expert_loads
 from workbench.experiments.efforts import LIGHT
 from workbench.experiments.experiment import change
@@ -53,10 +54,10 @@ class ExpertSweep:
             values[layers.index(row["layer"]), row["expert"]] = row["mean_kl"]
         return Labelled(values, ("layer", "expert"), {"layer": tuple(layers)}, f"mean KL in nats, {self.variant}")
 
-    def rank(self, layer: int, expert: int) -> int:
-        """Return the place of an expert's `mean_kl` in its layer, 1 = largest; ties count as larger."""
+    def rank(self, layer: int, expert: int) -> int | None:
+        """Return the place of an expert's `mean_kl` in its layer, 1 = largest; ties count as larger; None of NaN."""
         values = self.mean_kl.sel(layer=layer).values
-        return int((values >= values[expert]).sum())
+        return None if np.isnan(values[expert]) else int((values >= values[expert]).sum())
 
     def __len__(self) -> int:
         """Return the number of experts."""
@@ -108,6 +109,8 @@ def sweep_experts(
     if not layers:
         raise ModelError(f"expected at least one layer with a router, of {model.router_layers}, got none")
     jobs = [(layer, expert) for layer in layers for expert in range(model.num_experts)]
+    if generate:
+        check_model(model, baseline)
     changes = {job: variant({job[0]: [job[1]]}, tokens, **options) for job in jobs}
     for one in changes.values():
         one.check(model, [one])
@@ -151,9 +154,9 @@ def _number(value: float) -> float | None:
 def _nothing(unchanged: Unchanged, generate: bool) -> dict[str, Any]:
     """Return the row of an expert that is never taken, so that nothing is changed."""
     row: dict[str, Any] = {"mean_kl": 0.0, "max_kl": 0.0}
-    return row | (
-        {"answer": final_answer(unchanged.trace), "keeps_answer": True, "keeps_chain": True} if generate else {}
-    )
+    answer = final_answer(unchanged.trace)
+    kept = {"answer": answer, "keeps_answer": None if answer is None else True, "keeps_chain": True}
+    return row | (kept if generate else {})
 
 
 def _loads(unchanged: Unchanged, example: ExpertIntervention) -> dict[int, Any]:
@@ -176,6 +179,7 @@ def _facts(
         **{key: value for key, value in described.items() if key != "experts"},
         "tokens": tokens,
         "generate": generate,
+        "sampling": baseline.provenance.get("sampling") if generate else None,
         "model": model.name,
         "weights": model.weights_hash,
         "dtype": model.dtype,

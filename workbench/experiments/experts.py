@@ -7,6 +7,7 @@ an expert is "for" unless random experts of like load, changed in the same way, 
 `workbench.experiments.controls`.
 """
 
+import hashlib
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -211,6 +212,7 @@ class MeanOutput(ExpertIntervention):
         return {
             **super().describe(),
             "mean_over": f"{len(self.reference)} tokens of {self.reference.meta.get('question', '')!r}",
+            "mean_over_sha256": hashlib.sha256(self.reference.arrays["token_ids"].tobytes()).hexdigest(),
         }
 
 

@@ -129,6 +129,12 @@ class Reading:
 
         self.handles.append(module.register_forward_pre_hook(hook, with_kwargs=True))
 
+    @property
+    def asks_for_the_prompt(self) -> bool:
+        """Whether some tokens are named by where the completion begins."""
+        named = (tokens.tokens if isinstance(tokens, Later) else tokens for tokens in self._members)
+        return any(isinstance(tokens, str) and tokens != "all" for tokens in named)
+
     def members(self, tokens: Tokens | Later) -> list[bool]:
         """Return, for every token read so far, whether it is one of the tokens."""
         return self._members[tokens]
@@ -293,8 +299,10 @@ def intervene(
         for intervention in sorted(wanted, key=lambda one: one.order):
             intervention.attach(reading)
         model.interventions += stamps
+        model.changed_from = num_prompt_tokens if reading.asks_for_the_prompt else None
         yield reading
     finally:
+        model.changed_from = None
         for handle in reading.handles:
             handle.remove()
         model.interventions[:] = [one for one in model.interventions if all(one is not stamp for stamp in stamps)]

@@ -176,6 +176,7 @@ def _layer_rows(pair: Pair) -> list[dict[str, Any]]:
                 "layer": layer,
                 "divergence": float(pair.divergence[at]),
                 "null band": None if pair.null is None else float(pair.null.band[at]),
+                "null threshold": None if pair.null is None else pair.null.threshold,
                 "experts that differ": significant,
                 "overlap, same context": None if not overlap or overlap.before is None else float(overlap.before[at]),
                 "overlap, other context": None if not overlap or overlap.after is None else float(overlap.after[at]),
