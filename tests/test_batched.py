@@ -82,6 +82,17 @@ def test_tokens_are_drawn_from_the_models_own_distribution(tiny: wb.Model) -> No
     assert statistic < degrees + 4 * (2 * degrees) ** 0.5
 
 
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_a_longer_prefix_beside_a_rollout_does_not_cut_it(tiny: wb.Model, temperature: float) -> None:
+    """Prefixes of 32 and 1,014 tokens in a context of 1,024: each has the room that it has alone."""
+    short = harmony.render(tiny.tokenizer, QUESTIONS[0], "high")
+    long = (short * 50)[: tiny.context_length - 10]
+    together = Batched(tiny, temperature, seed=2).complete([short, long], 90)
+    one_by_one = Batched(tiny, temperature, seed=2)
+    assert together == [one_by_one.complete([prefix], 90)[0] for prefix in (short, long)]
+    assert [len(tokens) for tokens in together if tokens] == [90, 10]
+
+
 def test_a_rollout_stops_where_it_is_told(tiny: wb.Model, prompts: list[list[int]]) -> None:
     whole = Batched(tiny, 0.0).complete(prompts, 30)
     some = Batched(tiny, 0.0).complete(prompts, 30, stop=lambda new: len(new) == 4)

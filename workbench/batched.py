@@ -152,12 +152,14 @@ class Batched:
         ends: bool = True,
     ) -> list[Completion]:
         width = max(len(prefix) for prefix in prefixes)
-        limit = min(max_new_tokens, self.model.context_length - width)
+        # Each row by itself: what a longer prefix beside it leaves of the context is not its concern.
+        room = [min(max_new_tokens, self.model.context_length - len(prefix)) for prefix in prefixes]
+        limit = max(room)
         end_ids = self.model.end_token_ids if ends else []
         pad = end_ids[0] if end_ids else 0
         ids = torch.tensor([[pad] * (width - len(p)) + list(p) for p in prefixes], device=self.model.device)
         mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prefixes], device=self.model.device)
-        watch = _Watch(width, len(prefixes), end_ids, stop)
+        watch = _Watch(width, room, end_ids, stop)
         with torch.no_grad():
             out = self.model.hf.generate(
                 ids,
@@ -202,11 +204,11 @@ class _Watch(StoppingCriteria):
     """Notes how many tokens of each row are its own, and says which rows are done."""
 
     def __init__(
-        self, width: int, rows: int, end_ids: Sequence[int], stop: Callable[[Sequence[int]], bool] | None
+        self, width: int, room: Sequence[int], end_ids: Sequence[int], stop: Callable[[Sequence[int]], bool] | None
     ) -> None:
-        self.width, self.end_ids, self.stop = width, frozenset(end_ids), stop
-        self.lengths = [0] * rows
-        self.done = [False] * rows
+        self.width, self.room, self.end_ids, self.stop = width, room, frozenset(end_ids), stop
+        self.lengths = [0] * len(room)
+        self.done = [False] * len(room)
 
     def __call__(self, input_ids: Tensor, scores: Any, **kwargs: Any) -> Tensor:
         """Look at the new token of each row that still goes on."""
@@ -214,5 +216,5 @@ class _Watch(StoppingCriteria):
             if not self.done[row]:
                 self.lengths[row] = len(tokens)
                 ended = tokens[-1] in self.end_ids or bool(self.stop and self.stop(tokens))
-                self.done[row] = ended
+                self.done[row] = ended or len(tokens) >= self.room[row]
         return torch.tensor(self.done, device=input_ids.device)
