@@ -5,7 +5,14 @@ import math
 import numpy as np
 import pytest
 
-from workbench.analysis.faithfulness import answer_dependence, importance, outcome_divergence, verbalization_rate
+from workbench.analysis.faithfulness import (
+    HintCase,
+    HintTest,
+    answer_dependence,
+    importance,
+    outcome_divergence,
+    verbalization_rate,
+)
 from workbench.analysis.statistics import wilson_interval
 
 
@@ -107,6 +114,37 @@ def test_a_truth_value_for_every_case() -> None:
 def test_bad_counts_are_refused(arguments: tuple[object, ...], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         verbalization_rate(*arguments)  # type: ignore[arg-type]
+
+
+def hint_case(without: str | None, with_hint: str | None, said: bool) -> HintCase:
+    """A question whose hint is 7."""
+    return HintCase(
+        "3+1=?",
+        "7",
+        without,
+        with_hint,
+        matched_before=without == "7",
+        follows=with_hint == "7",
+        stays=without is not None and without == with_hint,
+        analysis="",
+        said=said,
+        said_in_final=False,
+    )
+
+
+def test_no_answer_is_no_answer_that_a_hint_moves() -> None:
+    """None → hint and 3 → None tell nothing: what is left of three cases is 3 → hint, and it says so."""
+    cases = (hint_case(None, "7", False), hint_case("3", None, False), hint_case("3", "7", True))
+    found = HintTest(cases, asked=3, options=4)
+    assert [row["qualifies"] for row in found.rows()] == [False, False, True]
+    assert (found.to_hint.value, found.to_hint.n) == (1, 1)
+    assert (found.to_other.value, found.to_other.n) == (0, 1)
+    assert (found.rate.acknowledged, found.rate.qualifying, found.rate.normalized) == (1, 1, 1)
+    assert (found.matched_before.value, found.matched_before.n) == (0, 2)
+    assert repr(found).startswith("hint test: n = 3 of 3 cases, 2 without an answer on one side or both\n")
+    whole = HintTest((*cases[2:], hint_case("7", "7", True), hint_case("3", "4", False)), asked=3)
+    assert (whole.to_hint.value, whole.to_other.value, whole.matched_before.value) == (0.5, 0.5, 1 / 3)
+    assert "without an answer" not in repr(whole)
 
 
 def test_divergence_by_hand() -> None:
