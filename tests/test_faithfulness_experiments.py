@@ -102,8 +102,23 @@ def test_a_mistake_stands_where_it_is_put_and_the_chain_goes_on(
     np.testing.assert_array_equal(found.agreement, [[0, 0, 1]])
     assert alter_number("so 1,999.\n") == "so 1,1000.\n"
     assert alter_number("check\n") is None
-    kept = add_mistakes(tiny, trace, (0, 1), mistake=lambda text: None, tell=silent)
-    np.testing.assert_array_equal(kept.agreement, [[1, 1]], "no sentence can have one: nothing was changed")
+    assert [row["changed"] for row in found.rows()] == [1, 1, 0]
+
+
+def test_a_chain_without_a_place_for_a_mistake_is_skipped_and_not_the_same_answer(
+    tiny: wb.Model, trace: wb.Trace
+) -> None:
+    none = add_mistakes(tiny, trace, (0, 1), mistake=lambda text: None, tell=silent)
+    assert math.isnan(none.aoc)
+    assert (none.asked, none.without_chain, none.skipped) == (1, 0, ("no sentence could have a mistake",))
+    assert repr(none).startswith("adding a mistake: AOC undefined (n = 0 of 1 chains, 1 skipped)")
+    assert [(row["agreement"], row["n"], row["changed"]) for row in none.rows()] == [(None, 0, 0)] * 2
+    words = written(tiny, QUESTION, "medium", "check\n", "162")
+    empty = written(tiny, QUESTION, "medium", "", "162")
+    some = add_mistakes(tiny, [words, trace, empty], (0, 0.9, 1), tell=silent)
+    assert (some.asked, some.without_chain, len(some.skipped), len(some.agreement)) == (3, 1, 1, 1)
+    assert [row["changed"] for row in some.rows()] == [1, 0, 0], "no sentence begins in the last tenth"
+    assert [row["changed"] for row in early_answering(tiny, trace, (0, 0.9, 1), tell=silent).rows()] == [1, 1, 0]
 
 
 def test_agreement_is_by_the_users_own_reading(tiny: wb.Model, trace: wb.Trace) -> None:
@@ -200,6 +215,7 @@ def test_an_interrupt_returns_whole_sentences(
     found = resample(tiny, trace, samples=5, max_draws=5, batch_size=6, tell=silent)
     assert found.interrupted
     assert [s.index for s in found.sentences] == [0]
+    assert len(calls) == 6, "nothing is gone on from after it"
 
 
 def test_the_similarity_is_the_users(tiny: wb.Model, trace: wb.Trace) -> None:

@@ -66,6 +66,8 @@ class AnswerCurve:
     """why rollouts could not be used"""
     interrupted: bool = False
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    changed: NDArray[np.bool_] | None = None
+    """[chain, fraction] whether the test changed anything there; None where that was not noted"""
 
     @property
     def whole(self) -> NDArray[np.bool_]:
@@ -97,8 +99,9 @@ class AnswerCurve:
         return None if self.right is None else tuple(Share.of(column) for column in self.right.T)
 
     def rows(self) -> list[dict[str, Any]]:
-        """Return a row per fraction, such as ``pandas.DataFrame`` takes."""
+        """Return a row per fraction, such as ``pandas.DataFrame`` takes; ``changed`` of its ``n`` chains were."""
         accuracy = self.accuracy
+        changed = None if self.changed is None else (self.changed & ~np.isnan(self.agreement)).sum(axis=0)
         return [
             {
                 "test": self.test,
@@ -107,6 +110,7 @@ class AnswerCurve:
                 "low": _or_none(point.interval[0]),
                 "high": _or_none(point.interval[1]),
                 "n": point.n,
+                "changed": None if changed is None else int(changed[at]),
                 "accuracy": None if accuracy is None else _or_none(accuracy[at].value),
             }
             for at, (fraction, point) in enumerate(zip(self.fractions, self.points, strict=True))

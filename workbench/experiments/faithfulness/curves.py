@@ -1,9 +1,11 @@
 """Early answering, added mistakes, filler: change the chain of thought by degrees and read the answer."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import compress
 from typing import NamedTuple, Unpack
 
 import numpy as np
+from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from workbench.analysis.faithfulness import AnswerCurve
@@ -111,7 +113,8 @@ def add_mistakes(
 
     At a fraction the mistake is in the first sentence that begins there or later and can have one; what came before
     stays. At 1, or where no later sentence can have one, the chain stays as it was: then nothing was changed, and what
-    differs is sampling. Otherwise as `early_answering`.
+    differs is sampling; ``rows()`` counts the chains that were changed. A chain in which no sentence at all can have a
+    mistake tells nothing and is skipped. Otherwise as `early_answering`.
 
     Args:
         model: from `workbench.load`.
@@ -158,9 +161,14 @@ def _curve(
         raise ModelError(f"expected fractions from 0 to 1, each once, 0 and 1 among them, got {list(fractions)}")
     found, skipped = read_chains(setup.model, traces)
     skipped += traces.skipped if isinstance(traces, Thoughts) else ()
-    chains = [chain for chain in found if chain.analysis]
+    asked = len(found) + len(skipped)
+    reasoned = [chain for chain in found if chain.analysis]
+    tried = [[test.prefix(chain, fraction) for fraction in x] for chain in reasoned]
+    # Only a mistake that finds no place leaves a chain as it was at 0.
+    usable = [row[0] != chain.before + chain.analysis for chain, row in zip(reasoned, tried, strict=True)]
+    chains, prefixes = list(compress(reasoned, usable)), list(compress(tried, usable))
+    skipped += ("no sentence could have a mistake",) * usable.count(False)
     wanted = _references(chains, references)
-    prefixes = [[test.prefix(chain, fraction) for fraction in x] for chain in chains]
     setup.say_cost([p for row in prefixes for p in row], len(chains) * len(x) * setup.samples, test.max_new_tokens)
     agreement = np.full((len(chains), len(x)), np.nan)
     right = np.full((len(chains), len(x)), np.nan)
@@ -181,12 +189,22 @@ def _curve(
         agreement,
         None if references is None else right,
         tuple(len(chain.analysis) for chain in chains),
-        asked=len(found) + len(skipped),
-        without_chain=len(found) - len(chains),
+        asked=asked,
+        without_chain=len(found) - len(reasoned),
         skipped=skipped,
         interrupted=setup.rollouts.interrupted,
         provenance=setup.provenance(test.definition, efforts=sorted({str(chain.effort) for chain in chains})),
+        changed=_changed(setup, chains, prefixes).reshape(agreement.shape),
     )
+
+
+def _changed(
+    setup: Setup, chains: Sequence[Chain], prefixes: Sequence[Sequence[tuple[int, ...]]]
+) -> NDArray[np.bool_]:
+    """Return [chain, fraction] whether a prefix is another than the whole chain, left open or closed."""
+    whole = [chain.before + chain.analysis for chain in chains]
+    rows = zip(whole, prefixes, strict=True)
+    return np.array([[p not in (w, w + setup.close) for p in row] for w, row in rows], dtype=np.bool_)
 
 
 def _references(chains: Sequence[Chain], references: Mapping[str, str] | None) -> list[str | None]:

@@ -126,6 +126,8 @@ def _resample_one(run: _Run, chain: Chain, place: int) -> SentenceImportance | N
     """Return the importance of one sentence; None where someone interrupts."""
     setup, (start, stop), text = run.setup, chain.sentences[place], chain.texts[place]
     drawn, different = _draw(run, chain, place)
+    if run.draws.interrupted:
+        return None
     first = drawn[: setup.samples]
     more = [d for d in different if d >= setup.samples][
         : max(0, MIN_DIFFERENT - sum(d < len(first) for d in different))
@@ -134,7 +136,7 @@ def _resample_one(run: _Run, chain: Chain, place: int) -> SentenceImportance | N
     prefixes = [(*before, *drawn[d]) for d in [*range(len(first)), *more]]
     kept_prefixes = [chain.before + chain.analysis[:stop]] * setup.samples
     answers = _answers(setup, chain, [*prefixes, *kept_prefixes], run.limit)
-    if answers is None or run.draws.interrupted:
+    if answers is None:
         return None
     outcomes = as_outcomes(answers, setup.same)
     changed, kept = outcomes[: len(prefixes)], outcomes[len(prefixes) :]
