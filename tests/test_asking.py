@@ -1,5 +1,7 @@
 """Asking served models: a small real HTTP server for what goes wrong, real servers for what goes right."""
 
+import gzip
+import json
 import logging
 import os
 import shutil
@@ -196,6 +198,12 @@ def test_only_loopback_and_tls_unless_told_otherwise() -> None:
         ("ftp://127.0.0.1/v1", "expected an address such as http://127.0.0.1:8000/v1"),
         ("127.0.0.1:8000", "expected an address such as http://127.0.0.1:8000/v1"),
         ("https://me:pw@example.com/v1", "holds a user or password"),
+        ("https://:pw@example.com/v1", "holds a user or password"),
+        ("ftp://me:pw@example.com/v1", "holds a user or password"),
+        ("me:pw@example.com/v1", "holds a user or password"),
+        ("https://example.com/v1?key=pw", "holds a query or fragment"),
+        ("example.com/v1?key=pw", "holds a query or fragment"),
+        ("http://127.0.0.1:8000/v1#pw", "put a key into an environment variable and name it: key_variable="),
     ]:
         with pytest.raises(TranscriptError) as error:
             ask(url, "hi", model="m")
@@ -243,6 +251,19 @@ def test_a_redirect_to_another_host_is_refused_and_gets_nothing(monkeypatch: pyt
     with serving(reply({}, 307, Location="/v1/moved"), reply(ANSWER)) as server:
         assert said(asked(server))[-1] == ("final", "132")
     assert server.asked[1].path == "/v1/moved"
+
+
+def test_a_compressed_reply_is_refused_before_it_is_unpacked() -> None:
+    packed = gzip.compress(json.dumps({**ANSWER, "id": "x" * 1_000_000}).encode())
+    assert len(packed) < 20_000
+    with (
+        serving(reply(packed, Content_Encoding="gzip")) as server,
+        pytest.raises(TranscriptError, match=r"the reply is compressed \(gzip\), which was not asked for"),
+    ):
+        asked(server, max_bytes=20_000)
+    assert [request.headers["accept-encoding"] for request in server.asked] == ["identity"]
+    with serving(reply(ANSWER, Content_Encoding="identity")) as server:
+        assert said(asked(server))[-1] == ("final", "132")
 
 
 @pytest.mark.parametrize("streamed", [False, True])

@@ -45,7 +45,7 @@ def ask(
     """Get one rollout from a served model; then `wb.replay` shows what a local model does with it.
 
     Args:
-        url: of the API, such as ``http://127.0.0.1:8000/v1``.
+        url: of the API, such as ``http://127.0.0.1:8000/v1``; without user, password, query or fragment.
         conversation: a question, or messages ``{"role": …, "content": …}`` (items, for responses).
         effort: reasoning effort: low, medium or high; None to leave it to the server.
         model: as the server calls it; default: the first that it lists.
@@ -130,13 +130,18 @@ def _described(transcript: Transcript, url: str, request: Mapping[str, Any], see
 
 def _check_address(url: str, plain_http: bool) -> None:
     parts = urlsplit(url)
+    # First, and without the address: what it holds may be secret.
+    for what, found in (
+        ("a user or password", "@" in (parts.netloc or url)),
+        ("a query or fragment", "?" in url or "#" in url),
+    ):
+        if found:
+            raise TranscriptError(
+                f"the address holds {what}, which would be kept with the transcript. Leave it out; put a key into "
+                "an environment variable and name it: key_variable=…"
+            )
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise TranscriptError(f"expected an address such as http://127.0.0.1:8000/v1, got {quote(url)}")
-    if parts.username or parts.password:
-        raise TranscriptError(
-            f"the address of {parts.hostname} holds a user or password, which would be kept with the transcript. "
-            "Put the key into an environment variable and name it: key_variable=…"
-        )
     if parts.scheme == "http" and not plain_http and not _is_loopback(parts.hostname):
         raise TranscriptError(
             f"expected https for {parts.hostname}, which is not this machine: plain HTTP can be read on the way. "
@@ -197,9 +202,13 @@ class _Client:
     def _before(self, request: Any) -> None:
         for name in ("openai-organization", "openai-project", *(() if self._key else ("authorization",))):
             request.headers.pop(name, None)
+        request.headers["accept-encoding"] = "identity"
 
     def _after(self, response: Any) -> None:
-        """Refuse a redirect to another host, and count what is read of the body."""
+        """Refuse a redirect to another host and what is compressed, and count what is read of the body."""
+        if (packed := response.headers.get("content-encoding", "identity").strip().lower()) not in ("", "identity"):
+            # A small body may unpack to one that fills the memory before it is counted.
+            raise self._refused(f"the reply is compressed ({packed[:40]}), which was not asked for")
         if location := response.headers.get("location"):
             here, there = response.request.url, response.request.url.join(location)
             if response.is_redirect and (here.scheme, here.host, here.port) != (there.scheme, there.host, there.port):
