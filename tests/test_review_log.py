@@ -4,11 +4,11 @@ import json
 from pathlib import Path
 
 import pytest
-from reviewing import REVIEW, give, small_review
+from reviewing import REVIEW, give, hinted, small_review
 from sqlalchemy import text
 
 from workbench.catalogue import Catalogue
-from workbench.review import Desk, Head, ReviewError, StoreError, open_desk, verify
+from workbench.review import Desk, Head, Reviewer, ReviewError, StoreError, begin_review, open_desk, verify
 from workbench.review.log import append
 
 
@@ -148,6 +148,39 @@ def test_a_deleted_trace_leaves_a_tombstone_and_the_log_whole(catalogue: Catalog
     (catalogue.folder / f"{name}.safetensors").write_bytes(copy)  # from a backup
     assert catalogue.update() == ()
     assert catalogue.entry(trace).name is None
+
+
+def test_only_who_adjudicates_in_every_review_of_a_trace_deletes_it(catalogue: Catalogue) -> None:
+    first, second, third = (entry.hash for entry in catalogue.find())
+    zoe = Reviewer("zoe", may_adjudicate=True)
+    eve = Reviewer("eve", may_adjudicate=True)
+    readers = [Reviewer("ada"), Reviewer("ben")]
+    begin_review(catalogue, "apart", [zoe, Reviewer("ada"), Reviewer("eve")], traces=[first])
+    begin_review(catalogue, "both", [*readers, zoe, eve], traces=[first, second])
+    begin_review(catalogue, "later", [*readers, zoe], traces=[second])
+    extra = catalogue.folder / "extra.safetensors"
+    hinted(99).save(extra)
+    catalogue.update()
+    [foreign] = {entry.hash for entry in catalogue.find()} - {first, second, third}
+    begin_review(catalogue, "other", [*readers, eve], traces=[foreign])
+    desk = chief(catalogue)
+    before = desk.events()
+    for trace, words in [
+        (foreign, f"The trace {foreign[:12]} is not part of the review 'pilot'."),
+        (first, "is also part of 'apart', where eve may not adjudicate, and would be gone there too. Someone who"),
+        (second, "is also part of 'later', where eve may not adjudicate"),
+    ]:
+        with pytest.raises(ReviewError) as error:
+            desk.delete_trace(trace, "asked to")
+        assert words in str(error.value)
+        assert catalogue.entry(trace).name is not None
+    assert extra.exists()
+    assert desk.events() == before
+    open_desk(catalogue, "other", "eve").delete_trace(foreign, "asked to")
+    assert not extra.exists()
+    begin_review(catalogue, "again", [*readers, eve], traces=[third])
+    desk.delete_trace(third, "asked to")
+    assert (catalogue.entry(third).name, desk.verify()) == (None, [])
 
 
 def test_the_events_of_a_review_say_what_was_done(catalogue: Catalogue) -> None:

@@ -15,7 +15,7 @@ from workbench.review.errors import ReviewError
 from workbench.review.log import Event, Head, append
 from workbench.review.queue import QueueItem, Summary, claim, queue, summary
 from workbench.review.reading import CalibrationScore, Exported, Given
-from workbench.review.state import ITEMS, PEOPLE, REVEALS, WORK, apply
+from workbench.review.state import PEOPLE, REVEALS, WORK, apply
 from workbench.review.transcript import TranscriptMessage, transcript
 from workbench.review.verdict import HIDDEN_CHANNELS, Evidence, Verdict, check, evidence, has_chain
 from workbench.review.verifying import verify
@@ -302,18 +302,20 @@ class Desk:
             log.redact(connection, event, places, reviewer=self.reviewer, reason=reason, **about)
 
     def delete_trace(self, trace: str, reason: str) -> None:
-        """Delete a trace: its file, its words in the catalogue, and every text of the log that is about it.
+        """Delete a trace: its file, its words in the catalogue, and every text about it in the log of every review.
 
         What stays is a tombstone: its hash, the verdicts without their words, and this event. Copies and backups
         are not reached.
 
         Raises:
-            ReviewError: someone who may not adjudicate, or no reason.
+            ReviewError: someone who may not adjudicate in every review that has the trace, a trace that this review
+                has not, or no reason.
         """
         self._check_adjudicator("delete a trace")
         self._check_reason(reason)
         self.catalogue.entry(trace)
         with self._database.writing() as connection:
+            state.check_deletable(connection, **self._key(trace))
             about: dict[str, Any] = {"review": self.review, "trace": trace}
             for event in list(log.events(connection, trace=trace)):
                 places = [
@@ -378,9 +380,7 @@ class Desk:
 
     def _open(self, trace: str) -> Trace:
         with self._database.reading() as connection:
-            of_review = (ITEMS.c.review == self.review) & (ITEMS.c.trace == trace)
-            if connection.execute(select(ITEMS.c.trace).where(of_review)).first() is None:
-                raise ReviewError(f"The trace {trace[:12]} is not part of the review {self.review!r}.")
+            state.check_item(connection, self.review, trace)
             if not self.may_adjudicate:
                 self._work(connection, trace)
         return self.catalogue.open(trace)

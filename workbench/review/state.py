@@ -23,6 +23,7 @@ from sqlalchemy import (
     update,
 )
 
+from workbench.review.errors import ReviewError
 from workbench.review.log import Event, events
 
 __all__ = [
@@ -33,6 +34,8 @@ __all__ = [
     "REVIEWS",
     "WORK",
     "apply",
+    "check_deletable",
+    "check_item",
     "complete",
     "differences",
     "is_complete",
@@ -154,6 +157,25 @@ def is_revealed(connection: Connection, key: Mapping[str, str]) -> bool:
     """Say whether a reviewer has revealed the raw chain of a trace; the key is review, trace and reviewer."""
     own = (REVEALS.c[name] == value for name, value in key.items())
     return connection.execute(select(REVEALS.c.trace).where(*own)).first() is not None
+
+
+def check_item(connection: Connection, review: str, trace: str) -> None:
+    """Raise `ReviewError` where a trace is not part of a review."""
+    query = select(ITEMS.c.trace).where(ITEMS.c.review == review, ITEMS.c.trace == trace)
+    if connection.execute(query).first() is None:
+        raise ReviewError(f"The trace {trace[:12]} is not part of the review {review!r}.")
+
+
+def check_deletable(connection: Connection, review: str, trace: str, reviewer: str) -> None:
+    """Raise `ReviewError` where a trace is not of a review, or also of one in which the person may not adjudicate."""
+    check_item(connection, review, trace)
+    theirs = select(PEOPLE.c.review).where(PEOPLE.c.name == reviewer, PEOPLE.c.may_adjudicate)
+    query = select(ITEMS.c.review).where(ITEMS.c.trace == trace, ITEMS.c.review.not_in(theirs))
+    if others := connection.execute(query.order_by(ITEMS.c.review)).scalars().all():
+        raise ReviewError(
+            f"The trace {trace[:12]} is also part of {', '.join(map(repr, others))}, where {reviewer} may not "
+            "adjudicate, and would be gone there too. Someone who adjudicates in each of these reviews can delete it."
+        )
 
 
 def differences(connection: Connection) -> Iterator[str]:
