@@ -150,6 +150,30 @@ def test_bad_inspect_logs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None
         read_inspect(folder / "large.eval")
 
 
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_STORED])
+def test_an_inspect_log_that_lies_about_its_size_is_not_unpacked(folder: Path, method: int) -> None:
+    path = folder / "lying.eval"
+    write_inspect([TALK], path)
+    with zipfile.ZipFile(path, "a", method) as archive:
+        archive.writestr("samples/9.json", b"0" * 1_234_567)
+    stated = (1_234_567).to_bytes(4, "little")
+    assert path.read_bytes().count(stated) >= 2  # in the entry's own header and in the central directory
+    path.write_bytes(path.read_bytes().replace(stated, (1000).to_bytes(4, "little")))
+    with pytest.raises(TranscriptError, match=r"lying.eval: samples/9.json is damaged, or is not as large as it says"):
+        read_inspect(path)
+
+
+def test_an_inspect_log_of_an_unknown_compression_is_named(folder: Path) -> None:
+    path = folder / "odd.eval"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("header.json", b"{}")
+    data = bytearray(path.read_bytes())
+    data[data.index(b"PK\1\2") + 10] = 97  # the method, in the central directory
+    path.write_bytes(data)
+    with pytest.raises(TranscriptError, match=r"odd.eval could not be read as an Inspect log \(NotImplementedError"):
+        read_inspect(path)
+
+
 def test_a_missing_package_is_named_with_the_way_to_install_it() -> None:
     with pytest.raises(
         TranscriptError, match=r"needs the package no-such-format .* pip install 'moe-workbench\[formats\]'"

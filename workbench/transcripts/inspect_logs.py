@@ -37,8 +37,7 @@ def read_inspect(path: str | Path) -> list[Transcript]:
         log = log_module.read_eval_log(str(path), resolve_attachments=True)
     # Inspect, zipfile and pydantic raise what they stumble upon.
     except Exception as error:
-        why = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-        raise TranscriptError(f"{path} could not be read as an Inspect log ({why})") from error
+        raise TranscriptError(_unreadable(path, error)) from error
     if not log.samples:
         raise TranscriptError(f"expected an Inspect log with samples, got none in {path} (status {log.status})")
     return [_transcript(log, sample) for sample in log.samples]
@@ -59,11 +58,25 @@ def _check_size(path: Path) -> None:
     if not path.is_file():
         raise TranscriptError(f"There is no file {path}.")
     size = path.stat().st_size
+    wrong = None
     if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            size = sum(entry.file_size for entry in archive.infolist())
+        try:
+            with zipfile.ZipFile(path) as archive:
+                size = sum(entry.file_size for entry in archive.infolist())
+                # Reads each entry in pieces, up to the size it states; what is left over fails its checksum.
+                wrong = archive.testzip() if size <= SIZE_LIMIT else None
+        # What zipfile and the packages that unpack raise of a damaged file.
+        except Exception as error:
+            raise TranscriptError(_unreadable(path, error)) from error
     if size > SIZE_LIMIT:
         raise TranscriptError(f"{path} unpacks to {size:,} bytes, over the limit of {SIZE_LIMIT:,}; split it")
+    if wrong is not None:
+        raise TranscriptError(f"{path}: {wrong} is damaged, or is not as large as it says")
+
+
+def _unreadable(path: str | Path, error: Exception) -> str:
+    why = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+    return f"{path} could not be read as an Inspect log ({why})"
 
 
 def _transcript(log: Any, sample: Any) -> Transcript:
