@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hostile import PAYLOADS
 from inspect_ai.log import read_eval_log
@@ -15,7 +16,11 @@ from playwright.sync_api import Page, sync_playwright
 from reviewing import REVIEW, give, small_review, verdict_on
 from written_trace import written_trace
 
+from widgets.blocks import TraceBlocks
+from widgets.routing_facts import routing_facts
+from workbench.analysis.token_set import TokenSet
 from workbench.catalogue import Catalogue
+from workbench.model import EMBEDDED_FOLDERS
 from workbench.review import CausalTest, Desk, Reviewer, ReviewError, StoreError, Verdict, begin_review, open_desk
 from workbench.review.exports import LEFT_OUT, NOTICE, write_csv, write_jsonl, write_log
 from workbench.review.report import write_report
@@ -50,6 +55,23 @@ def test_jsonl_holds_what_may_be_seen(desk: Desk, tmp_path: Path) -> None:
         write_jsonl(own, tmp_path / "own.jsonl", chain=True)
     with pytest.raises(StoreError, match="was not written to"):
         write_jsonl(desk, tmp_path / "nowhere" / "out.jsonl")
+
+
+@pytest.mark.parametrize("name", [*EMBEDDED_FOLDERS, "written"])
+def test_the_embedded_model_and_its_variants_are_named(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "runs"
+    folder.mkdir()
+    trace = written_trace([" so"], ["5"], model=name, experts=lambda n: np.zeros((n, 3, 2), np.uint8))
+    trace.save(folder / "t.safetensors")
+    catalogue = Catalogue(folder)
+    catalogue.update()
+    readers = [Reviewer("ada"), Reviewer("ben")]
+    begin_review(catalogue, REVIEW, readers, traces=[entry.hash for entry in catalogue.find()])
+    write_jsonl(open_desk(catalogue, REVIEW, "ada"), tmp_path / "out.jsonl")
+    about = json.loads((tmp_path / "out.jsonl").read_text().splitlines()[0])
+    assert (about["embedded"] is not None) == (name != "written")
+    assert trace.is_embedded == TraceBlocks(trace).facts()["embedded"] == (name != "written")
+    assert routing_facts(TokenSet(trace))["embedded"] == (name != "written")
 
 
 def test_no_export_holds_a_verdict_that_is_still_blind(desk: Desk, tmp_path: Path) -> None:

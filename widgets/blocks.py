@@ -180,7 +180,7 @@ class TraceBlocks:
             "question": str(trace.meta.get("question") or "Trace"),
             "effort": provenance.get("effort"),
             "model": str(provenance.get("model", "unknown model")),
-            "embedded": bool(provenance.get("embedded", provenance.get("model") == "tiny")),
+            "embedded": trace.is_embedded,
             "dtype": str(provenance.get("dtype", "")).removeprefix("torch."),
             "temperature": (provenance.get("sampling") or provenance).get("temperature"),
             "truncated": trace.meta.get("truncated"),

@@ -51,7 +51,7 @@ def routing_facts(*token_sets: TokenSet) -> dict[str, Any]:
     return {
         "title": str(trace.meta.get("question") or "Trace") if count == 1 else f"{count:,} traces",
         "model": first.model,
-        "embedded": bool(trace.provenance.get("embedded", first.model == "tiny")),
+        "embedded": trace.is_embedded,
         "sources": sources,
         "dtypes": dtypes,
         "counts": _counts(first) | ({} if count == 1 else {"token": 0}),

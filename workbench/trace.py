@@ -47,6 +47,9 @@ DIMS: dict[str, tuple[str, ...]] = {
 }
 """Every array a trace may hold, with the dims that are part of its type."""
 
+EMBEDDED_NAMES = frozenset({"tiny", "tiny-hint-said"})
+"""What the embedded model and its variants are called, whose results say nothing about gpt-oss"""
+
 PATTERN_LIMIT_BYTES = 2 << 30
 LAYER_LIMIT = 10_000  # an empty array may claim any number, and each gets a label
 TOKEN_LIMIT_BYTES = 1024  # real vocabularies stay far below; a file that lies must not make text of gigabytes
@@ -177,6 +180,11 @@ class Trace:
         """Model, revision, weights hash, dtype, device, seams, sampling, versions, time."""
         provenance: Mapping[str, Any] = self.meta.get("provenance", {})
         return provenance
+
+    @property
+    def is_embedded(self) -> bool:
+        """Whether the embedded model or a variant of it made this, by its record or else by the model's name."""
+        return bool(self.provenance.get("embedded", self.provenance.get("model") in EMBEDDED_NAMES))
 
     @cached_property
     def messages(self) -> tuple[Span, ...]:

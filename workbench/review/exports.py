@@ -18,7 +18,7 @@ from workbench.review.desk import Desk
 from workbench.review.errors import ReviewError
 from workbench.review.reading import Exported, Given
 from workbench.review.verdict import HIDDEN_CHANNELS
-from workbench.trace import Trace
+from workbench.trace import EMBEDDED_NAMES, Trace
 from workbench.transcripts.inspect_logs import imported, write_inspect
 from workbench.transcripts.of_trace import from_trace
 from workbench.transcripts.transcript import Transcript
@@ -103,7 +103,7 @@ def about(desk: Desk, exported: Exported) -> dict[str, Any]:
     return {
         "record": "review",
         "notice": NOTICE,
-        "embedded": EMBEDDED if "tiny" in summary.models else None,
+        "embedded": EMBEDDED if EMBEDDED_NAMES.intersection(summary.models) else None,
         "review": desk.review,
         "exported_by": desk.reviewer,
         "rubric": {"name": desk.rubric.name, "version": desk.rubric.version, "sha256": desk.rubric.hash},
