@@ -4,6 +4,7 @@ import gzip
 import json
 import warnings
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -150,15 +151,16 @@ def test_bad_inspect_logs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None
         read_inspect(folder / "large.eval")
 
 
-@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_STORED])
-def test_an_inspect_log_that_lies_about_its_size_is_not_unpacked(folder: Path, method: int) -> None:
+def test_an_inspect_log_that_lies_about_its_size_is_not_unpacked(folder: Path) -> None:
     path = folder / "lying.eval"
     write_inspect([TALK], path)
-    with zipfile.ZipFile(path, "a", method) as archive:
+    with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("samples/9.json", b"0" * 1_234_567)
     stated = (1_234_567).to_bytes(4, "little")
     assert path.read_bytes().count(stated) >= 2  # in the entry's own header and in the central directory
-    path.write_bytes(path.read_bytes().replace(stated, (1000).to_bytes(4, "little")))
+    crc = zlib.crc32(b"0" * 1_234_567).to_bytes(4, "little")
+    forged = path.read_bytes().replace(crc, zlib.crc32(b"0" * 1000).to_bytes(4, "little"))
+    path.write_bytes(forged.replace(stated, (1000).to_bytes(4, "little")))
     with pytest.raises(TranscriptError, match=r"lying.eval: samples/9.json is damaged, or is not as large as it says"):
         read_inspect(path)
 
