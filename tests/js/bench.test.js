@@ -104,6 +104,8 @@ test("what is undefined is said to be, and is not 0", () => {
   assert.equal(answerChange({ ...RECORD, generated: false }), "read, not generated: no answer of its own");
   assert.equal(answerChange({ ...RECORD, keepsAnswer: null, answer: null }), "no answers to compare: 171 before, none after");
   assert.equal(answerChange({ ...RECORD, keepsAnswer: true, answer: "171" }), "answer kept: 171");
+  const hostile = answerChange({ ...RECORD, answer: `\u202e${"x".repeat(200)}\n` });
+  assert.match(hostile, /^answer ⟨202E⟩x{74}… in place of 171$/);
 });
 
 test("pooled KL keeps the largest of a stretch, and a stretch without any stays undefined", () => {

@@ -86,7 +86,7 @@ export class KlAxis {
     ctx.font = `10.5px ${UI_FONT}`;
     ctx.textBaseline = "middle";
     ctx.fillStyle = palette.secondary;
-    write(`${natsWords(this.most)}`, LABEL - 6, BARS.top + 4, "right");
+    write(natsWords(this.most), LABEL - 6, BARS.top + 4, "right");
     write("KL, nats", LABEL - 6, (BARS.top + BARS.bottom) / 2, "right");
     write("0", LABEL - 6, BARS.bottom - 4, "right");
     this.mark(ctx, palette.secondary, this.numPrompt, "completion", 6);
@@ -97,7 +97,7 @@ export class KlAxis {
     const x = this.x(token);
     const left = x > this.width - 70;
     ctx.fillStyle = colour;
-    ctx.fillRect(x - 0.5, y < BARS.top ? 2 : BARS.top, 1, BARS.bottom + 2 - BARS.top + (y < BARS.top ? 14 : 14));
+    ctx.fillRect(x - 0.5, y < BARS.top ? 2 : BARS.top, 1, BARS.bottom + 16 - BARS.top);
     ctx.textAlign = left ? "right" : "left";
     ctx.fillText(words, x + (left ? -3 : 3), y);
   }

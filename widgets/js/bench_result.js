@@ -8,6 +8,7 @@ import { decode } from "./numerics.js";
 import { h, setData, setText } from "./surface.js";
 import { Tokens } from "./tokens.js";
 
+const NUMBERS_ONLY = "saved with the trace: numbers only; run it again to read the transcript";
 const WHEN = ["before", "after"];
 
 export class BenchResult {
@@ -46,7 +47,7 @@ export class BenchResult {
     const known = Boolean(result?.rows);
     for (const part of [this.axis.surface.canvas, this.source]) part.hidden = !known;
     if (known) this.showTranscripts(record, result);
-    else this.body.replaceChildren(h("div", { class: "moe-missing", text: "saved with the trace: numbers only; run it again to read the transcript" }));
+    else this.body.replaceChildren(h("div", { class: "moe-missing", text: NUMBERS_ONLY }));
     this.controls.replaceChildren(...this.controlTable(record));
     setData(this.element, "answer", record.answer ?? "");
   }
@@ -98,7 +99,7 @@ export class BenchResult {
     if (rows.length === 1) return [];
     const most = Math.max(...rows.map(({ meanKl }) => meanKl ?? 0));
     const ordered = rows.sort((a, b) => (b.meanKl ?? -1) - (a.meanKl ?? -1));
-    const heads = ["", "mean KL, nats", "", "answer", "load / its match"];
+    const heads = ["", "mean KL, nats", "", "answer", "load / of the one it stands for"];
     return [
       h(
         "table",

@@ -1,8 +1,18 @@
 // What is asked of an experiment, read from what was typed; and what is said of one that was done.
 
+import { readingText } from "./tokens.js";
+
 export const EXPERT_VARIANTS = ["route around", "zero contribution", "mean output", "force", "scale", "swap"];
 export const HEAD_VARIANTS = ["ablate head", "move sink", "suppress span"];
 export const SPANS = ["all", "prompt", "completion", "analysis", "final"];
+
+const LONGEST = 80;
+
+// Text from a model or a file in one line: hidden characters shown, cut when very long.
+function plainWords(text) {
+  const whole = readingText(String(text)).replaceAll("\n", "⏎");
+  return whole.length > LONGEST ? `${Array.from(whole).slice(0, LONGEST).join("")}…` : whole;
+}
 
 // What a variant puts in place of what.
 const IN_PLACE = {
@@ -110,12 +120,11 @@ function placesWords(description) {
 
 // "zero contribution: expert 4 of layer 0, all tokens".
 export function doneWords(done) {
-  return done
-    .map((one) => {
-      const amount = "factor" in one ? ` × ${one.factor}` : "by" in one ? ` by ${one.by}` : "";
-      return `${one.variant}${amount}: ${placesWords(one)}, ${tokensWords(one.tokens)}`;
-    })
-    .join(" + ");
+  const words = done.map((one) => {
+    const amount = "factor" in one ? ` × ${one.factor}` : "by" in one ? ` by ${one.by}` : "";
+    return `${one.variant}${amount}: ${placesWords(one)}, ${tokensWords(one.tokens)}`;
+  });
+  return readingText(words.join(" + "));
 }
 
 export function natsWords(kl) {
@@ -135,8 +144,9 @@ export function rankWords({ rank, meanKl, controlRows, kind, unmatched, controls
 
 export function answerChange({ generated, before, answer, keepsAnswer }) {
   if (!generated) return "read, not generated: no answer of its own";
-  if (keepsAnswer === null) return `no answers to compare: ${before ?? "none"} before, ${answer ?? "none"} after`;
-  return keepsAnswer ? `answer kept: ${answer}` : `answer ${answer} in place of ${before}`;
+  const [was, is] = [before ?? "none", answer ?? "none"].map(plainWords);
+  if (keepsAnswer === null) return `no answers to compare: ${was} before, ${is} after`;
+  return keepsAnswer ? `answer kept: ${is}` : `answer ${is} in place of ${was}`;
 }
 
 // What came of it, with how many tokens and controls it stands on.
