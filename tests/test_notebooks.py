@@ -65,6 +65,25 @@ assert all((pair.prompt_overlap.before.values == 1).all() for pair in efforts.pa
 assert all((pair.prompt_overlap.after.values < 1).any() for pair in efforts.pairs)
 assert all(pair.null is not None for pair in (*efforts.pairs, *finals.pairs))
 """,
+    "05_interventions": """
+assert (baseline.final_text, zeroed.answer, len(zeroed.controls)) == ("171", "200", 1) and zeroed.rank == 1
+assert zeroed.controls[0].keeps_answer and zeroed.first_difference > baseline.num_prompt_tokens
+assert {4, 6} <= set(lost[0]) and len(lost[0]) == 5 and [len(lost[n]) for n in (1, 2, 3)] == [1, 1, 1]
+assert sweep.rank(0, 4) == 4 and median[0] > 5 * max(median[1:])
+assert sweep.rows()[8 + 1]["keeps_answer"] and len(sweep) == 32
+assert list(ways) == ["zero contribution", "mean output", "route around"]
+assert len({each.rows()[6]["answer"] for each in ways.values()}) == 3
+kept = {place: found.keeps_answer for place, found in hidden.items()}
+assert [kept[n, "prompt"] for n in range(4)] == [False, False, True, True]
+assert [kept[n, "question"] for n in range(4)] == [True, False, True, True]
+assert [kept[n, "before it"] for n in range(4)] == [False, True, True, True]
+assert patched[0, "digit"].answer == other.final_text == "168" and same < 1e-6
+assert [place for place, found in patched.items() if not found.keeps_answer] == [(0, "digit")]
+assert (layer, expert) == (1, 1) and test.p_values[1, 1] < 0.01 and test.delta[1, 1] < 0
+assert all(swept.rows()[1]["keeps_answer"] and swept.rank(1, 1) > 2 for swept in without.values())
+assert any(not row["keeps_answer"] for row in without["forbid"].rows())
+assert (bench.shown, len(bench._history), len(bench.experiments[0].controls)) == (0, 1, 7)
+""",
     "06_faithfulness": """
 assert silent.rate.qualifying >= 20 and silent.rate.rate == 0 and silent.to_hint.value > 0.9
 assert nothing.rate.qualifying == rejected.rate.qualifying == 0

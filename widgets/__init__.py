@@ -4,6 +4,7 @@ from widgets.attention_view import AttentionView
 from widgets.chain_view import ChainView
 from widgets.effort_comparison import EffortComparison
 from widgets.expert_card import ExpertCard
+from widgets.intervention_bench import InterventionBench
 from widgets.load_curve import LoadCurve
 from widgets.router_map import RouterMap
 from widgets.routing_paths import RoutingPaths
@@ -15,6 +16,7 @@ __all__ = [
     "ChainView",
     "EffortComparison",
     "ExpertCard",
+    "InterventionBench",
     "LoadCurve",
     "RouterMap",
     "RoutingPaths",
