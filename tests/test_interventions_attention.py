@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from own_hooks import hooks
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.models.gpt_oss.modeling_gpt_oss import apply_rotary_pos_emb
@@ -27,10 +28,6 @@ def logits_of(model: wb.Model, ids: list[int] = IDS) -> Tensor:
     with torch.no_grad():
         logits: Tensor = model.hf(torch.tensor([ids])).logits[0]
         return logits
-
-
-def hooks(model: wb.Model) -> int:
-    return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.hf.modules())
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from own_hooks import hooks
 
 import workbench as wb
 from workbench.experiments.controls import expert_loads, matched_experts
@@ -37,10 +38,6 @@ def read(odd: wb.Model) -> wb.Trace:
 def logprobs(model: wb.Model, ids: Any) -> torch.Tensor:
     with torch.no_grad():
         return torch.log_softmax(model.hf(torch.tensor([list(ids)])).logits[0].double(), dim=-1)
-
-
-def hooks(model: wb.Model) -> int:
-    return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.hf.modules())
 
 
 def test_kl_and_overlap_by_hand(odd: wb.Model, read: wb.Trace, monkeypatch: pytest.MonkeyPatch) -> None:

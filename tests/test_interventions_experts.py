@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from own_hooks import hooks
 from torch import Tensor
 
 import workbench as wb
@@ -302,7 +303,3 @@ def test_forced_routing_goes_with_changes_behind_the_router_only(tiny: wb.Model)
         forced = wb.replay(tiny, trace, force_routing=True)
     np.testing.assert_array_equal(forced.expert_indices, trace.expert_indices)
     assert np.abs(forced.logprobs[1:] - trace.logprobs[1:]).max() > 1e-3
-
-
-def hooks(model: wb.Model) -> int:
-    return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.hf.modules())

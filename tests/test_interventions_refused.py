@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from own_hooks import hooks
 from torch import Tensor
 
 import workbench as wb
@@ -15,10 +16,6 @@ def logits_of(model: wb.Model) -> Tensor:
     with torch.no_grad():
         logits: Tensor = model.hf(torch.tensor([IDS])).logits[0]
         return logits
-
-
-def hooks(model: wb.Model) -> int:
-    return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.hf.modules())
 
 
 BAD: list[tuple[Intervention, str]] = [
