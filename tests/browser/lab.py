@@ -112,8 +112,8 @@ class Heard:
         page.on("dialog", self._dialog)
 
     def _console(self, message: ConsoleMessage) -> None:
-        # On a slow machine tqdm shows a bar and takes it away (leave=False) before the browser has asked for it. A view
-        # of ours that is missing fails the test that looks for it.
+        # On a slow machine tqdm shows a bar and takes it away (leave=False) before the browser has asked for it.
+        # A view of ours that is missing fails the test that looks for it.
         taken_away = message.text.startswith("Error: widget model not found")
         if message.type == "error" and not taken_away:
             self.console_errors.append(message.text)
