@@ -192,7 +192,8 @@ def test_two_blind_reviewers_cannot_see_each_others_verdicts(catalogue: Catalogu
     }
     attributes = {"rubric", "catalogue", "review", "reviewer", "may_adjudicate", "blind"}
     changes = {"submit", "skip", "adjudicate", "redact", "delete_trace"}
-    public = {name for name in dir(ada) if not name.startswith("_")}
+    # nnsight, once imported, gives every object a ``save``.
+    public = {name for name in dir(ada) if not name.startswith("_")} - set(dir(object()))
     assert public == calls.keys() | attributes | changes
     for name, call in calls.items():
         told = str(call(ada))
