@@ -20,6 +20,7 @@ from transformers import (
 
 from workbench.families import ModelError
 from workbench.model import Model
+from workbench.rollout import check_temperature
 
 __all__ = ["Batched", "Completion", "Cost"]
 
@@ -75,8 +76,7 @@ class Batched:
 
     def __post_init__(self) -> None:
         """Check the numbers."""
-        if not (np.isfinite(self.temperature) and self.temperature >= 0):
-            raise ModelError(f"expected a temperature of 0 (greedy) or more, got {self.temperature}")
+        check_temperature(self.temperature)
         if self.batch_size < 1:
             raise ModelError(f"expected a batch of at least 1 rollout, got {self.batch_size}")
 

@@ -1,6 +1,5 @@
 """Capture a rollout as it is generated, or replay a finished token sequence, into a trace."""
 
-import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -16,7 +15,7 @@ from workbench.collect import Collector
 from workbench.families import ModelError
 from workbench.hooks import attach
 from workbench.model import Model
-from workbench.rollout import Rollout, read
+from workbench.rollout import Rollout, check_temperature, read
 from workbench.routing_replay import forced_routing, routing_agreement
 from workbench.shards import ShardWriter, remove_shards
 from workbench.sizing import check_room
@@ -122,8 +121,7 @@ def capture_tokens(
     """
     spec, known = capture or CaptureSpec(), list(token_ids)
     limit = _token_limit(model, len(known), max_new_tokens)
-    if not (math.isfinite(temperature) and temperature >= 0):
-        raise ModelError(f"expected a temperature of 0 (greedy) or more, got {temperature}")
+    check_temperature(temperature)
     check_room(model, spec, len(known) + limit, path)
     prompt = len(known) if num_prompt_tokens is None else num_prompt_tokens
     source = "live" if prompt == len(known) else f"live, tokens {prompt}–{len(known) - 1} replay"

@@ -16,13 +16,14 @@ from torch import Tensor, nn
 
 from workbench.families import Family, ModelError, family_of, has_router, known_families
 from workbench.original_layout import is_original, original_config, original_weights
+from workbench.trace import EMBEDDED_NAMES
 
 __all__ = ["EMBEDDED", "Model", "load", "load_tokenizer"]
 
 EMBEDDED = "tiny"
 """The name of the model that ships with the workbench."""
 
-EMBEDDED_FOLDERS = {EMBEDDED: "weights", "tiny-hint-said": "weights-hint-said"}
+EMBEDDED_FOLDERS = {name: "weights" + name.removeprefix(EMBEDDED) for name in sorted(EMBEDDED_NAMES)}
 """Where its weights are, and those of its variants, which differ in one habit; see workbench/tiny/CARD.md"""
 
 HASHED_WHOLE_BYTES = 256 << 20

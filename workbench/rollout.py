@@ -1,5 +1,6 @@
 """One rollout: transformers' ``generate``, watched after every token."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -9,9 +10,10 @@ from tqdm.auto import tqdm
 from transformers import DynamicCache, GenerationConfig, StoppingCriteria, StoppingCriteriaList
 
 from workbench.collect import Collector
+from workbench.families import ModelError
 from workbench.model import Model
 
-__all__ = ["READ_CHUNK", "Rollout", "read"]
+__all__ = ["READ_CHUNK", "Rollout", "check_temperature", "read"]
 
 READ_CHUNK = 512
 """Tokens of one forward over known text; the hooks hold what such a forward shows until it is collected."""
@@ -113,6 +115,12 @@ class Rollout(StoppingCriteria):
         # A token without a row of its own is dropped: every array has one row per token.
         self.token_ids = self.token_ids[: collector.rows]
         self.ended = f"interrupted after {collector.rows - len(self.prompt)} tokens"
+
+
+def check_temperature(temperature: float) -> None:
+    """Raise `ModelError` unless it is 0 or more, and finite."""
+    if not (math.isfinite(temperature) and temperature >= 0):
+        raise ModelError(f"expected a temperature of 0 (greedy) or more, got {temperature}")
 
 
 def read(model: Model, token_ids: Sequence[int], stop: int, cache: DynamicCache, collector: Collector) -> None:

@@ -8,30 +8,17 @@ import re
 import time
 from typing import Any
 
-from lab import LabNotebook
+from lab import LabNotebook, PageView
 from playwright.sync_api import Locator, Page, expect
 
 
-class View:
+class View(PageView):
     """One attention view on the page."""
 
     def __init__(self, notebook: LabNotebook, index: int = 0) -> None:
-        self.notebook, self.page = notebook, notebook.page
-        self.root = self.page.locator(".moe-attention").nth(index)
-        self.root.wait_for(timeout=60_000)
-        self.root.scroll_into_view_if_needed()
+        super().__init__(notebook, ".moe-attention", index)
         self.axis = self.root.locator(".moe-attention-axis")
         self.map = self.root.locator(".moe-attention-map")
-
-    def press(self, *keys: str) -> None:
-        self.root.focus()
-        for key in keys:
-            self.page.keyboard.press(key)
-
-    def expect(self, **data: Any) -> None:
-        """Wait until the selection on the page is this, and drawn."""
-        for name, value in data.items():
-            self.root.and_(self.page.locator(f'[data-{name}="{value}"]')).wait_for(timeout=20_000)
 
     def expect_map(self, shows: str, state: str = "here") -> None:
         expect(self.map).to_have_attribute("data-shows", shows, timeout=20_000)

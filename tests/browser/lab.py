@@ -112,7 +112,8 @@ class Heard:
         page.on("dialog", self._dialog)
 
     def _console(self, message: ConsoleMessage) -> None:
-        # On a slow machine tqdm shows a bar and takes it away (leave=False) before the browser has asked for it.
+        # On a slow machine tqdm shows a bar and takes it away (leave=False) before the browser has asked for it
+        # (github.com/jupyter-widgets/ipywidgets/issues/3821).
         # A view of ours that is missing fails the test that looks for it.
         taken_away = message.text.startswith("Error: widget model not found")
         if message.type == "error" and not taken_away:
@@ -232,6 +233,27 @@ class LabNotebook:
             self.page.evaluate(f"async () => {{ {PANEL} await panel.sessionContext.shutdown(); }}")
         except Error as error:
             raise AssertionError(f"could not shut down the kernel of {self.path.name}: {error.message}") from error
+
+
+class PageView:
+    """One view of ours on the page, found by the class of its root."""
+
+    def __init__(self, notebook: LabNotebook, selector: str, index: int = 0) -> None:
+        self.notebook, self.page = notebook, notebook.page
+        self.root = self.page.locator(selector).nth(index)
+        self.root.wait_for(timeout=60_000)
+        self.root.scroll_into_view_if_needed()
+
+    def press(self, *keys: str) -> None:
+        """Press keys, one after the other, with the view focused."""
+        self.root.focus()
+        for key in keys:
+            self.page.keyboard.press(key)
+
+    def expect(self, **data: Any) -> None:
+        """Wait until the selection on the page is this, and drawn."""
+        for name, value in data.items():
+            self.root.and_(self.page.locator(f'[data-{name}="{value}"]')).wait_for(timeout=20_000)
 
 
 def write_notebook(path: Path, cells: Sequence[str]) -> Path:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from lab import LabNotebook, LabServer, OpenNotebook
+from lab import LabNotebook, LabServer, OpenNotebook, PageView
 from playwright.sync_api import Locator, expect
 
 import workbench as wb
@@ -52,26 +52,13 @@ def hint_trace(tiny: wb.Model, lab_server: LabServer) -> None:
     trace.save(lab_server.root / "hint-chain.safetensors")
 
 
-class View:
+class View(PageView):
     """One chain view on the page."""
 
     def __init__(self, notebook: LabNotebook, index: int = 0) -> None:
-        self.notebook, self.page = notebook, notebook.page
-        self.root = self.page.locator(".moe-chain").nth(index)
-        self.root.wait_for(timeout=60_000)
-        self.root.scroll_into_view_if_needed()
+        super().__init__(notebook, ".moe-chain", index)
         self.branches = self.root.locator(".moe-branches")
         self.go_on = self.root.locator(".moe-go-on")
-
-    def press(self, *keys: str) -> None:
-        self.root.focus()
-        for key in keys:
-            self.page.keyboard.press(key)
-
-    def expect(self, **data: Any) -> None:
-        """Wait until the selection on the page is this, and drawn."""
-        for name, value in data.items():
-            self.root.and_(self.page.locator(f'[data-{name}="{value}"]')).wait_for(timeout=20_000)
 
     def row(self, sentence: int) -> Locator:
         return self.root.locator(f'.moe-chain-row[data-sentence="{sentence}"]')

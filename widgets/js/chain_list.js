@@ -4,7 +4,7 @@
 import { shownLabels } from "./chain_data.js";
 import { messageName } from "./strip.js";
 import { h, setData } from "./surface.js";
-import { mountedRange, mustRemount } from "./transcript.js";
+import { mountedRange, mustRemount, scrollTarget } from "./transcript.js";
 
 export class ChainList {
   constructor(view) {
@@ -63,13 +63,7 @@ export class ChainList {
   }
 
   target(token) {
-    const element = this.words.get(token);
-    if (!element) return null;
-    const { scroller } = this;
-    const top = element.offsetTop;
-    const height = scroller.clientHeight;
-    const visible = top >= scroller.scrollTop + 20 && top + 24 <= scroller.scrollTop + height;
-    return visible ? null : Math.max(0, top - height * 0.5);
+    return scrollTarget(this.scroller, this.words.get(token));
   }
 
   draw() {

@@ -14,6 +14,15 @@ export function mountedRange(token, count, first = 0) {
   return { from: Math.max(first, token - MOUNTED), to: Math.min(count, token + MOUNTED + 1) };
 }
 
+// Where to scroll for an element of the text, read by the line; null where it is in view already, or not mounted.
+export function scrollTarget(scroller, element) {
+  if (!element) return null;
+  const { offsetTop: line } = element;
+  const { scrollTop, clientHeight: height } = scroller;
+  const visible = line >= scrollTop + 24 && line + 24 <= scrollTop + height;
+  return visible ? null : Math.max(0, line - height * 0.6);
+}
+
 // Whether a token is too near the end of what is mounted.
 export function mustRemount(range, token, count, first = 0) {
   if (!range) return true;
@@ -51,13 +60,7 @@ export class Transcript {
   }
 
   target(token) {
-    const element = this.spans.get(token);
-    if (!element) return null;
-    const { scroller } = this;
-    const line = element.offsetTop;
-    const height = scroller.clientHeight;
-    const visible = line >= scroller.scrollTop + 24 && line + 24 <= scroller.scrollTop + height;
-    return visible ? null : Math.max(0, line - height * 0.6);
+    return scrollTarget(this.scroller, this.spans.get(token));
   }
 
   draw({ selection }) {
