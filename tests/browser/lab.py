@@ -253,7 +253,8 @@ class PageView:
     def expect(self, **data: Any) -> None:
         """Wait until the selection on the page is this, and drawn."""
         for name, value in data.items():
-            self.root.and_(self.page.locator(f'[data-{name}="{value}"]')).wait_for(timeout=20_000)
+            locator = self.page.locator(f'[data-{name.replace("_", "-")}="{value}"]')
+            self.root.and_(locator).wait_for(timeout=20_000)
 
 
 def write_notebook(path: Path, cells: Sequence[str]) -> Path:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from lab import LabNotebook, OpenNotebook
+from lab import LabNotebook, OpenNotebook, PageView
 from playwright.sync_api import Locator
 
 TESTS = Path(__file__).parents[1]
@@ -34,25 +34,11 @@ HOSTILE = [
 ]
 
 
-class View:
+class View(PageView):
     """One explorer on the page."""
 
     def __init__(self, notebook: LabNotebook, index: int = 0) -> None:
-        self.notebook, self.page = notebook, notebook.page
-        self.root = self.page.locator(".moe-root").nth(index)
-        self.root.wait_for(timeout=60_000)
-        self.root.scroll_into_view_if_needed()
-
-    def press(self, *keys: str) -> None:
-        self.root.focus()
-        for key in keys:
-            self.page.keyboard.press(key)
-
-    def expect(self, **data: Any) -> None:
-        """Wait until the selection on the page is this."""
-        for name, value in data.items():
-            locator = self.root.and_(self.page.locator(f'[data-{name.replace("_", "-")}="{value}"]'))
-            locator.wait_for(timeout=20_000)
+        super().__init__(notebook, ".moe-root", index)
 
     def data(self, panel: str, name: str) -> str:
         value = self.root.locator(f".moe-{panel}").get_attribute(f"data-{name}")
