@@ -77,6 +77,18 @@ def test_text_is_put_there_as_tokens(tiny: wb.Model, greedy: wb.Trace) -> None:
     assert branch.text(at, branch.meta["continued_from"]["generated_from"]) == "so 9"
 
 
+def test_text_and_tokens_are_put_there_one_after_the_other(tiny: wb.Model, greedy: wb.Trace) -> None:
+    """What is edited by hand, and then tokens of the rollout as they were."""
+    at = place_of(greedy, "5") + 1
+    rest = ids(greedy)[at + 2 : at + 7]
+    branch = continue_from(tiny, greedy, at, ["so 9", *rest], temperature=0, max_new_tokens=1)
+    put = branch.meta["continued_from"]["replacement"]
+    assert put[-5:] == rest
+    assert branch.text(at, at + len(put) - 5) == "so 9"
+    with pytest.raises(wb.ModelError, match=r"^the replacement text contains <\|end\|>, which the tokenizer reads as"):
+        continue_from(tiny, greedy, at, [rest[0], "<|end|>"])
+
+
 def test_a_wrong_step_leads_the_model_elsewhere(tiny: wb.Model, greedy: wb.Trace) -> None:
     """The answer depends on what stands in the chain: the point of continuing from an alternative."""
     at = len(greedy) - 2

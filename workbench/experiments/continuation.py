@@ -14,7 +14,7 @@ from workbench.trace import Trace
 
 __all__ = ["check_model", "continue_from"]
 
-Replacement = int | np.integer | Sequence[int] | str | None
+Replacement = int | np.integer | str | Sequence[int | np.integer | str] | None
 
 
 def continue_from(
@@ -39,7 +39,8 @@ def continue_from(
         model: that made the trace.
         trace: of a rollout.
         token: of its completion; tokens ``[0, token)`` are kept. The trace's length continues a rollout that was cut.
-        replacement: a token id, ids, or text, which is made tokens by itself; None lets the model choose anew.
+        replacement: a token id, text, or several of both; each text is made tokens by itself. None lets the model
+            choose anew.
         temperature: 0 is greedy; 1 samples from the model's own distribution.
         seed: of the sampling.
         max_new_tokens: default: as many as the context holds.
@@ -115,10 +116,8 @@ def _check_token(model: Model, trace: Trace, token: int) -> None:
 def _replacement_ids(model: Model, replacement: Replacement) -> list[int]:
     if replacement is None:
         return []
-    if isinstance(replacement, str):
-        ids = _text_ids(model, replacement)
-    else:
-        ids = [int(i) for i in ([replacement] if isinstance(replacement, int | np.integer) else replacement)]
+    pieces = [replacement] if isinstance(replacement, int | np.integer | str) else replacement
+    ids = [i for piece in pieces for i in (_text_ids(model, piece) if isinstance(piece, str) else [int(piece)])]
     if not ids:
         raise ModelError("the replacement is empty; pass None to put nothing there and let the model choose anew")
     size = int(model.config.vocab_size)
