@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from workbench import cli_transcripts
+from workbench import cli_review, cli_transcripts
 from workbench.terminal import printable
 
 __all__ = ["main"]
@@ -40,9 +40,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as interrupt:
         print(f"workbench: {interrupt or 'interrupted'}", file=sys.stderr)
         return 130
-    except (OSError, ValueError) as error:
-        # Our own errors say what to do; a ValueError of another library is a defect and keeps its traceback.
-        if isinstance(error, ValueError) and not type(error).__module__.startswith("workbench."):
+    except (OSError, RuntimeError, ValueError) as error:
+        # Our own errors say what to do; such an error of another library is a defect and keeps its traceback.
+        if not isinstance(error, OSError) and not type(error).__module__.startswith("workbench."):
             raise
         print(f"workbench: {printable(' '.join(str(error).split()))}", file=sys.stderr)
         return 2
@@ -97,6 +97,7 @@ def _parser() -> argparse.ArgumentParser:
     size.set_defaults(run=_size)
 
     cli_transcripts.add(commands)
+    cli_review.add(commands)
     return parser
 
 

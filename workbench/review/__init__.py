@@ -42,7 +42,7 @@ that all of it was written anew shows only against a `Head` kept elsewhere, as e
 """
 
 from workbench.database import StoreError
-from workbench.review.beginning import KnownAnswer, Reviewer, begin_review, reviews
+from workbench.review.beginning import KnownAnswer, Reviewer, begin_review, reviewers, reviews
 from workbench.review.desk import Desk, open_desk
 from workbench.review.drafts import Draft
 from workbench.review.errors import ReviewError
@@ -79,6 +79,7 @@ __all__ = [
     "load_rubric",
     "open_desk",
     "parse_rubric",
+    "reviewers",
     "reviews",
     "verify",
 ]

@@ -11,7 +11,7 @@ from workbench.review.errors import ReviewError
 from workbench.review.log import append, events
 from workbench.review.rubric import Rubric, checked_rubric, default_rubric
 
-__all__ = ["KnownAnswer", "Reviewer", "begin_review", "reviews"]
+__all__ = ["KnownAnswer", "Reviewer", "begin_review", "reviewers", "reviews"]
 
 
 @dataclass(frozen=True)
@@ -112,6 +112,14 @@ def reviews(catalogue: Catalogue) -> tuple[str, ...]:
     make_tables(catalogue)
     with catalogue.database.reading() as connection:
         return reviews_in(connection)
+
+
+def reviewers(catalogue: Catalogue, review: str) -> tuple[Reviewer, ...]:
+    """Return who takes part in a review, in the order they were named. Raises `ReviewError` for no such review."""
+    make_tables(catalogue)
+    with catalogue.database.reading() as connection:
+        begun, _ = begun_with(connection, review)
+    return tuple(Reviewer(str(each["name"]), bool(each["may_adjudicate"])) for each in begun.payload["people"])
 
 
 def reviews_in(connection: Connection) -> tuple[str, ...]:
