@@ -12,7 +12,7 @@ from workbench.experiments.described import experiment_from, interventions_from
 from workbench.experiments.experiment import experiment
 from workbench.experiments.experts import Force, MeanOutput, RouteAround, Scale, Swap, ZeroContribution
 from workbench.experiments.intervening import Intervention, intervene
-from workbench.experiments.residual import AddVector
+from workbench.experiments.residual import AddVector, PatchResidual
 
 IDS = [(7 * i + 3) % 251 for i in range(38)]
 
@@ -67,9 +67,55 @@ def test_a_view_hands_on_what_was_asked_for_and_hears_how_far_it_is(odd: wb.Mode
         ({"variant": "swap", "tokens": "all", "experts": {"1": [3]}}, "swap: cannot be made of"),
         ({"variant": "force", "tokens": [1], "experts": {"1": [3]}}, "force: cannot be made of"),
         ({"variant": "force", "tokens": "all", "experts": [1]}, "force: cannot be made of"),
-        (AddVector(1, np.ones(44)).describe(), "does not hold the vector or the trace; make it anew"),
+        (
+            AddVector(1, np.ones(44)).describe(),
+            r"holds a hash alone, and no vector given \(none\) has it$",
+        ),
+        (
+            {"variant": "add vector", "layer": 1, "tokens": "all"},
+            "expected the name of a vector, got None; given: none",
+        ),
+        (
+            {"variant": "patch residual", "layer": 1, "source": "b", "tokens": [1, 2]},
+            r"^patch residual: no source named 'b' was given \(none\); pass sources=\{'b': …\}$",
+        ),
+        (
+            {"variant": "patch residual", "layer": 1, "source": "b", "tokens": "all"},
+            "patch residual: cannot be made of",
+        ),
+        ({"variant": "patch residual", "layer": 1, "source": "b", "tokens": [1, None]}, "cannot be made of"),
     ],
 )
 def test_what_is_not_a_description(description: Any, text: str) -> None:
     with pytest.raises(wb.ModelError, match=text):
         interventions_from([json.loads(json.dumps(description))])
+
+
+def test_vectors_and_sources_are_named_and_handed_in(odd: wb.Model) -> None:
+    read = wb.replay(odd, IDS)
+    spec = wb.CaptureSpec(lens=False, residual=[0, 2])
+    other = wb.replay(odd, IDS[::-1], capture=spec)
+    up, down = np.linspace(-1, 1, odd.d_model), np.linspace(1, -2, odd.d_model)
+    asked: list[Any] = [
+        {"variant": "add vector", "layer": 1, "vector": "down", "factor": -2, "tokens": [3, None]},
+        {"variant": "patch residual", "layer": 2, "source": "b", "tokens": [5, 9], "source_start": 7},
+    ]
+    given: Any = {"vectors": {"up": up, "down": down}, "sources": {"a": read, "b": other}}
+    found = experiment_from(odd, read, asked, **given, generate=False)
+    same = experiment(
+        odd, read, [AddVector(1, down, (3, None), -2.0), PatchResidual(2, other, (5, 9), 7)], generate=False
+    )
+    np.testing.assert_array_equal(found.kl, same.kl)
+
+    # What a trace says was done names the vector and the source by their hashes.
+    again = interventions_from(found.trace.meta["intervention"], **given)
+    np.testing.assert_array_equal(experiment(odd, read, again, generate=False).kl, same.kl)
+    with pytest.raises(wb.ModelError, match=r"^add vector: .* a hash alone, and no vector given \('up'\)"):
+        interventions_from(found.trace.meta["intervention"], vectors={"up": up})
+
+    sha256 = found.trace.meta["intervention"][0]["sha256"]
+    assert len(interventions_from([{**asked[0], "sha256": sha256}], **given)) == 1
+    with pytest.raises(wb.ModelError, match=r"^add vector: the vector 'down' is another than the one that was used"):
+        interventions_from([{**asked[0], "sha256": sha256}], vectors={"down": up})
+    with pytest.raises(wb.ModelError, match=r"^add vector: no vector named 'down' was given \('up'\); pass vectors="):
+        interventions_from(asked, vectors={"up": up})
