@@ -120,7 +120,7 @@ def _items(conversation: str | Sequence[Mapping[str, Any]]) -> Any:
 def _described(transcript: Transcript, url: str, request: Mapping[str, Any], seed: int | None) -> Transcript:
     sampling = {"temperature": request["temperature"], "seed": seed}
     lost = list(transcript.lost)
-    if "tools" in request:
+    if "tools" in request and not transcript.verbatim:
         lost.append("the tools' definitions, as the server's template wrote them into the prompt")
     values = transcript.to_dict()
     values["meta"] = {**transcript.meta, "server": url, "sampling": sampling}
@@ -217,8 +217,12 @@ class _Client:
 
     def first_model(self) -> str:
         """Return the first model that the server lists."""
-        with self._saying():
-            models = [str(each.id) for each in self.openai.models.list()]
+        try:
+            with self._saying():
+                models = [str(each.id) for each in self.openai.models.list()]
+        except TranscriptError as error:
+            # Not every server lists its models: gpt_oss.responses_api does not.
+            raise TranscriptError(f"{error}. The models could not be listed; name one with model=…") from None
         if not models:
             raise TranscriptError(f"the server at {self._url} lists no model; name one with model=…")
         return models[0]

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from workbench.transcripts.completions import NOT_TOLD, sent
@@ -11,6 +12,7 @@ from workbench.transcripts.transcript import Transcript, TranscriptError, Transc
 
 __all__ = ["join_events", "read_response"]
 
+_MAY_BE_CUT = "may have been cut: it has as many tokens as were allowed"
 _BROWSER = {"search": "browser.search", "open_page": "browser.open", "find": "browser.find"}
 
 
@@ -20,7 +22,8 @@ def read_response(
     """Read a response of the Responses API.
 
     A server in debug mode (gpt_oss.responses_api, metadata ``__debug``) tells prompt and completion in harmony;
-    then those are read, and nothing of the tools is lost.
+    then those are read, and nothing of the tools is lost. It calls every response completed, so that one of as many
+    tokens as were allowed may have been cut.
 
     Args:
         response: the JSON object that the server returned.
@@ -60,13 +63,16 @@ def _from_debug(metadata: Mapping[str, Any], facts: dict[str, Any]) -> Transcrip
     given = metadata["__debug_input"].removesuffix("<|start|>assistant")
     prompt = messages_from_text(given)
     said = messages_from_text("<|start|>assistant" + metadata["__debug_output"].removeprefix("<|start|>assistant"))
+    if said and facts["ended"] is None and "cut off" in (said[-1].malformed or ""):
+        said = (*said[:-1], replace(said[-1], malformed=None))  # the server leaves out the token that ended it
     lost = (NOT_TOLD["token_ids"], NOT_TOLD["logprobs"])
     return Transcript((*prompt, *said), len(prompt), source="response", verbatim=True, lost=lost, **facts)
 
 
 def _ended(response: Mapping[str, Any]) -> str | None:
     if response.get("status") in (None, "completed"):
-        return None
+        allowed, made = response.get("max_output_tokens"), (response.get("usage") or {}).get("output_tokens")
+        return _MAY_BE_CUT if allowed is not None and allowed == made else None
     why = (response.get("incomplete_details") or {}).get("reason") or (response.get("error") or {}).get("message")
     return f"the response is {response['status']}" + (f": {why}" if why else "")
 
@@ -174,7 +180,7 @@ def join_events(events: Iterable[Mapping[str, Any]], broke_off: str | None = Non
         broke_off: why the events end, when it is not by themselves.
     """
     response: dict[str, Any] = {}
-    items: dict[int, dict[str, Any]] = {}
+    items = _Items()
     for event in events:
         kind = str(event.get("type", ""))
         if isinstance(event.get("response"), Mapping):
@@ -185,15 +191,32 @@ def join_events(events: Iterable[Mapping[str, Any]], broke_off: str | None = Non
             broke_off = f"the server ended the stream with {quote(event.get('error') or event.get('message'))}"
             break
         if isinstance(event.get("item"), Mapping):
-            items[event.get("output_index", len(items))] = dict(event["item"])
+            items.put(event)
         elif kind.endswith(".delta"):
-            _add_delta(items, event, kind)
-    output = [items[at] for at in sorted(items)]
+            _add_delta(items.of(event), event, kind)
+    output = list(items.found.values())
     return {**response, "output": output, "broke_off": broke_off or "the stream ended before the response"}
 
 
-def _add_delta(items: dict[int, dict[str, Any]], event: Mapping[str, Any], kind: str) -> None:
-    item = items.setdefault(event.get("output_index", 0), {})
+class _Items:
+    """The items of a stream, in the order they came: by their ids, since a server may count their places anew."""
+
+    def __init__(self) -> None:
+        self.found: dict[Any, dict[str, Any]] = {}
+        self._at: dict[Any, Any] = {}
+
+    def put(self, event: Mapping[str, Any]) -> None:
+        item = dict(event["item"])
+        key = self._at[event.get("output_index")] = item.get("id") or event.get("output_index", len(self.found))
+        self.found[key] = item
+
+    def of(self, event: Mapping[str, Any]) -> dict[str, Any]:
+        place = event.get("output_index", 0)
+        key = event.get("item_id")
+        return self.found.setdefault(key if key in self.found else self._at.get(place, key or place), {})
+
+
+def _add_delta(item: dict[str, Any], event: Mapping[str, Any], kind: str) -> None:
     text = str(event.get("delta", ""))
     if kind == "response.function_call_arguments.delta":
         item["arguments"] = item.get("arguments", "") + text
