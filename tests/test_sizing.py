@@ -7,7 +7,7 @@ import psutil
 import pytest
 
 import workbench as wb
-from workbench.capturing import _token_limit
+from workbench.capturing import token_limit
 from workbench.sizing import capture_bytes, size
 
 GB = 10**9
@@ -66,7 +66,7 @@ def test_what_does_not_fit_is_refused_before_it_starts(odd: wb.Model, monkeypatc
     )
     with pytest.raises(wb.ModelError, match=text):
         wb.capture(odd, "1+1=?")
-    assert _token_limit(odd, 10, None) == 590
+    assert token_limit(odd, 10, None) == 590
 
 
 def test_a_full_disk_is_refused(odd: wb.Model, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from workbench.trace import Trace
 from workbench.transcripts.rendering import Rendered, render_transcript
 from workbench.transcripts.transcript import Transcript
 
-__all__ = ["capture", "capture_tokens", "replay"]
+__all__ = ["Conversation", "asked_question", "capture", "capture_tokens", "replay", "token_limit"]
 
 Conversation = str | Sequence[Mapping[str, str]]
 
@@ -81,7 +81,7 @@ def capture(
     return capture_tokens(
         model,
         prompt,
-        {"question": _question(conversation), "effort": effort},
+        {"question": asked_question(conversation), "effort": effort},
         max_new_tokens=max_new_tokens,
         temperature=temperature,
         seed=seed,
@@ -120,7 +120,7 @@ def capture_tokens(
         ModelError: a number out of range, or no room for another token in the context.
     """
     spec, known = capture or CaptureSpec(), list(token_ids)
-    limit = _token_limit(model, len(known), max_new_tokens)
+    limit = token_limit(model, len(known), max_new_tokens)
     check_temperature(temperature)
     check_room(model, spec, len(known) + limit, path)
     prompt = len(known) if num_prompt_tokens is None else num_prompt_tokens
@@ -233,7 +233,8 @@ def _beside_the_recorded(trace: Trace, recorded: Trace, forced: bool) -> Trace:
     return Trace(arrays, trace.spans, meta)
 
 
-def _token_limit(model: Model, known: int, max_new_tokens: int | None) -> int:
+def token_limit(model: Model, known: int, max_new_tokens: int | None) -> int:
+    """Return how many tokens a rollout may add to known ones. Raises `ModelError` where there is no room for one."""
     room = model.context_length - known
     if room < 1:
         raise ModelError(
@@ -250,7 +251,8 @@ def _token_limit(model: Model, known: int, max_new_tokens: int | None) -> int:
     return min(max_new_tokens, room)
 
 
-def _question(conversation: Conversation) -> str:
+def asked_question(conversation: Conversation) -> str:
+    """Return the question, or the content of the last user message; empty without one."""
     if isinstance(conversation, str):
         return conversation
     asked = [m["content"] for m in conversation if m.get("role") == "user"]
@@ -293,7 +295,7 @@ def _read_transcript(model: Model, transcript: Any, effort: str | None) -> tuple
     items = list(transcript)
     if items and isinstance(items[0], Mapping):
         ids = harmony.render(model.tokenizer, items, effort or "medium", continue_assistant=False)
-        return ids, _question(items), effort or "medium"
+        return ids, asked_question(items), effort or "medium"
     return [int(i) for i in items], "", effort
 
 

@@ -132,7 +132,9 @@ def capture_bytes(model: Model, spec: CaptureSpec, tokens: int) -> dict[str, int
     return {name: tokens * count for name, count in per_token.items() if name in wanted and count}
 
 
-def check_room(model: Model, spec: CaptureSpec, tokens: int, path: str | PathLike[str] | None = None) -> None:
+def check_room(
+    model: Model, spec: CaptureSpec, tokens: int, path: str | PathLike[str] | None = None, *, rollouts: int = 1
+) -> None:
     """Refuse a capture that the device, host memory or the disk does not hold.
 
     Args:
@@ -140,6 +142,7 @@ def check_room(model: Model, spec: CaptureSpec, tokens: int, path: str | PathLik
         spec: what to capture.
         tokens: prompt and completion.
         path: where the trace will be saved, or None. While it is saved, its shards are still there: twice the bytes.
+        rollouts: generated at once, each of so many tokens.
 
     Raises:
         ModelError: with what is needed, what is free, and what to drop.
@@ -147,20 +150,23 @@ def check_room(model: Model, spec: CaptureSpec, tokens: int, path: str | PathLik
     arrays = capture_bytes(model, spec, tokens)
     # Stretches are joined one array after another; those on their way lie in memory of their own.
     on_the_way = STRETCHES * sum(capture_bytes(model, spec, min(tokens, STRETCH_ROWS)).values())
-    host = sum(arrays.values()) + max(arrays.values()) + on_the_way
+    host = rollouts * (sum(arrays.values()) + on_the_way) + max(arrays.values())
     needs = [("host memory", host, psutil.virtual_memory().available)]
     if path is not None:
         needs.append((f"the disk of {path}", 2 * sum(arrays.values()), _free_disk(path)))
     if (free := free_device_memory(model.device)) is not None:
-        beside_weights = _kv_bytes(model, tokens) + _in_flight_bytes(model, spec, tokens)
+        beside_weights = rollouts * (_kv_bytes(model, tokens) + _in_flight_bytes(model, spec, tokens))
         needs.append((f"the memory of {model.device}", beside_weights, free))
+    each, or_batch = (f" of each of {rollouts} rollouts", " or the batch size") if rollouts > 1 else ("", "")
     for where, need, there in needs:
         if need > there:
             largest = sorted(arrays, key=arrays.__getitem__, reverse=True)[:3]
             raise ModelError(
-                f"capturing {tokens:,} tokens would take {size(need)} of {where}, {size(there)} are free. Largest: "
-                + ", ".join(f"{name} {size(arrays[name])}" for name in largest)
-                + ". Lower max_new_tokens, or capture fewer layers, e.g. capture=CaptureSpec(attention=[0])."
+                f"capturing {tokens:,} tokens{each} would take {size(need)} of {where}, {size(there)} are free. "
+                "Largest: "
+                + ", ".join(f"{name} {size(rollouts * arrays[name])}" for name in largest)
+                + f". Lower max_new_tokens{or_batch}, or capture fewer layers, e.g. "
+                "capture=CaptureSpec(attention=[0])."
             )
 
 
