@@ -4,6 +4,7 @@ from widgets.attention_view import AttentionView
 from widgets.chain_view import ChainView
 from widgets.effort_comparison import EffortComparison
 from widgets.expert_card import ExpertCard
+from widgets.faithfulness_report import FaithfulnessReport
 from widgets.intervention_bench import InterventionBench
 from widgets.load_curve import LoadCurve
 from widgets.router_map import RouterMap
@@ -16,6 +17,7 @@ __all__ = [
     "ChainView",
     "EffortComparison",
     "ExpertCard",
+    "FaithfulnessReport",
     "InterventionBench",
     "LoadCurve",
     "RouterMap",
