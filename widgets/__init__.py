@@ -1,6 +1,7 @@
 """Notebook views of traces: one selection, stepped in the browser."""
 
 from widgets.attention_view import AttentionView
+from widgets.chain_editor import ChainEditor
 from widgets.chain_view import ChainView
 from widgets.effort_comparison import EffortComparison
 from widgets.expert_card import ExpertCard
@@ -14,6 +15,7 @@ from widgets.trace_explorer import TraceExplorer
 
 __all__ = [
     "AttentionView",
+    "ChainEditor",
     "ChainView",
     "EffortComparison",
     "ExpertCard",

@@ -28,11 +28,26 @@ from workbench.analysis.reasoning import (
 from workbench.analysis.token_set import content_stop
 from workbench.trace import Trace, TraceError
 
-__all__ = ["ChainFacts", "branch_facts"]
+__all__ = ["ChainFacts", "branch_facts", "check_text"]
 
 SHOWN_TOKENS = 1200
 """of a branch; the rest is counted"""
 LAST_RANK = 254
+
+
+def check_text(trace: Any) -> None:
+    """Refuse what is no trace, has no completion, or keeps no text: there is no chain to read. Raises `TraceError`."""
+    if not isinstance(trace, Trace):
+        raise TraceError(f"expected a Trace, got {type(trace).__name__}; wb.open_trace(path) reads one from a file")
+    if len(trace) <= trace.num_prompt_tokens:
+        raise TraceError(
+            f"this trace has no completion: all of its {len(trace)} tokens are prompt, so there is no chain"
+        )
+    if "vocab_ids" not in trace.arrays:
+        raise TraceError(
+            "this trace does not keep the text of its tokens, so its sentences cannot be read. Expected vocab_ids, "
+            "vocab_offsets, vocab_bytes and vocab_special, as captures have them."
+        )
 
 
 @dataclass(frozen=True, eq=False)

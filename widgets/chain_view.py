@@ -10,7 +10,7 @@ import traitlets
 
 from widgets.blocks import PRELOAD_LIMIT_BYTES, TraceBlocks
 from widgets.bundle import bundle, styles
-from widgets.chain_facts import ChainFacts, branch_facts
+from widgets.chain_facts import ChainFacts, branch_facts, check_text
 from widgets.selection import SharedSelection, selection_key
 from workbench.analysis.reasoning import LabelledSentence, label_sentences
 from workbench.trace import Trace, TraceError
@@ -82,7 +82,7 @@ class ChainView(SharedSelection):
         preload_bytes: int = PRELOAD_LIMIT_BYTES,
     ) -> None:
         """Show the chain of thought of a trace; see the class."""
-        _check(trace)
+        check_text(trace)
         if continue_from is not None and not callable(continue_from):
             raise TypeError(
                 f"expected a function as continue_from, got {type(continue_from).__name__}; "
@@ -175,20 +175,6 @@ class ChainView(SharedSelection):
         }
         label_sentences(self.trace, channel=None, own=own)  # raises for what is no sentence or no label
         return own
-
-
-def _check(trace: Trace) -> None:
-    if not isinstance(trace, Trace):
-        raise TraceError(f"expected a Trace, got {type(trace).__name__}; wb.open_trace(path) reads one from a file")
-    if len(trace) <= trace.num_prompt_tokens:
-        raise TraceError(
-            f"this trace has no completion: all of its {len(trace)} tokens are prompt, so there is no chain"
-        )
-    if "vocab_ids" not in trace.arrays:
-        raise TraceError(
-            "this trace does not keep the text of its tokens, so its sentences cannot be read. Expected vocab_ids, "
-            "vocab_offsets, vocab_bytes and vocab_special, as captures have them."
-        )
 
 
 def _sent(trace: Trace) -> dict[str, Any]:
