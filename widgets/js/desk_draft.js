@@ -1,0 +1,56 @@
+// The verdict as it is being made: what is filled in, and whether the database has it.
+
+import { emptyVerdict } from "./desk_words.js";
+
+const PAUSE_MS = 600;
+const RETRY_MS = 20_000;
+
+export class DeskDraft {
+  // `save(trace, content)` resolves to {saved}, or {error, memory}; `changed()` is called when there is news.
+  constructor(save, changed) {
+    Object.assign(this, { save, changed, trace: "", content: emptyVerdict(), state: {}, dirty: false });
+  }
+
+  // Begin with what is kept of a trace.
+  load({ trace, content, saved, kept }) {
+    this.settle();
+    this.trace = trace ?? "";
+    this.content = { ...emptyVerdict(), ...content };
+    this.dirty = false;
+    this.state = kept ? (saved ? { saved } : { error: "the database could not be written", memory: true }) : {};
+  }
+
+  set(changes) {
+    Object.assign(this.content, changes);
+    this.dirty = true;
+    this.state = { ...this.state, saving: true };
+    clearTimeout(this.timer);
+    this.timer = setTimeout(() => this.flush(), PAUSE_MS);
+    this.changed();
+  }
+
+  // Save now what is not saved.
+  async flush() {
+    clearTimeout(this.timer);
+    if (!this.dirty || !this.trace) return;
+    const { trace } = this;
+    this.dirty = false;
+    const { saved, error, memory } = await this.save(trace, structuredClone(this.content));
+    if (trace !== this.trace) return;
+    this.state = error ? { error, memory } : { saved, saving: this.dirty };
+    if (error) this.retry();
+    this.changed();
+  }
+
+  retry() {
+    this.dirty = true;
+    clearTimeout(this.timer);
+    this.timer = setTimeout(() => this.flush(), RETRY_MS);
+  }
+
+  // It was given as a verdict, or another trace is open: nothing is left to save.
+  settle() {
+    clearTimeout(this.timer);
+    this.dirty = false;
+  }
+}

@@ -1,0 +1,446 @@
+// The review desk: queue at the left, transcript in the middle, evidence and verdict at the right.
+
+import { DeskDraft } from "./desk_draft.js";
+import { DeskForm } from "./desk_form.js";
+import { DeskGiven, DeskHeader, DeskScores, DeskSignals } from "./desk_given.js";
+import { DeskInternals } from "./desk_internals.js";
+import { DeskKernel } from "./desk_kernel.js";
+import { DESK_HINTS, DESK_KEYS, deskAction } from "./desk_keys.js";
+import { DeskList } from "./desk_list.js";
+import { LocalModel } from "./desk_selection.js";
+import { DeskText } from "./desk_text.js";
+import { DeskTranscript } from "./desk_transcript.js";
+import {
+  CONFIDENCE_LEVELS,
+  draftBadge,
+  logBadge,
+  measuredWords,
+  moreHidden,
+  reviewWords,
+  traceWords,
+  whyNotYet,
+  withEvidence,
+} from "./desk_words.js";
+import { StatusLine } from "./parts.js";
+import { Selection, withinCounts } from "./selection.js";
+import { h, setData, setText } from "./surface.js";
+import { readingText } from "./tokens.js";
+import { View } from "./view.js";
+
+const OPEN_AFTER_MS = 350; // j and k pass by what is not rested on: each opening is an event of the log
+const FIELDS = "input, textarea, select";
+const HEARD = ["_trace", "_messages", "_list", "_summary", "_log", "_calibration", "internals"];
+const CLOSED = "All verdicts on this trace are in, so none of them changes.";
+const SKIPPED = "You skipped this trace, so it takes no verdict of yours.";
+
+export class DeskView extends View {
+  constructor(model, el) {
+    super(model, el, { label: `Review desk: ${model.get("_facts").review}`, className: "moe-desk" });
+    for (const name of HEARD) model.on(`change:${name}`, this.onTrait);
+    this.root.addEventListener("keydown", (event) => this.fieldKey(event), true);
+    this.onHide = () => this.draft.flush();
+    window.addEventListener("pagehide", this.onHide);
+    document.addEventListener("visibilitychange", this.onHide);
+    this.box.append(this.internals.element); // a view of its own, beside this one's keys
+    this.internals.show(model.get("internals"));
+    if (!model.get("_log").problems) this.look();
+  }
+
+  close() {
+    super.close();
+    this.draft.flush();
+    clearTimeout(this.opening);
+    for (const name of HEARD) this.model.off(`change:${name}`, this.onTrait);
+    window.removeEventListener("pagehide", this.onHide);
+    document.removeEventListener("visibilitychange", this.onHide);
+    this.transcript.close();
+    this.internals.close();
+    this.kernel.close();
+  }
+
+  get trace() {
+    return this.model.get("_trace");
+  }
+
+  get evidence() {
+    return this.draft.content.evidence;
+  }
+
+  // A token is shared with views of the open trace, once the whole of it may be seen.
+  join(model) {
+    this.adoptTrace(model);
+    this.local = new LocalModel(this.trace.key ?? "", this.text.pieces[this.at]?.token ?? 0);
+    this.selected = new Selection(this.local, { clamp: (wanted) => this.clamp(wanted), moved: () => this.followed() });
+  }
+
+  clamp(wanted) {
+    const { counts, numTokens = 1 } = this.trace;
+    return withinCounts(wanted, counts ?? { token: numTokens, layer: 1, head: 1, expert: 1 });
+  }
+
+  adoptTrace(model) {
+    this.messages = model.get("_messages");
+    this.text = new DeskText(this.messages);
+    const kept = this.visit === this.trace.visit && this.text.count ? this.text.at(this.selection.token) : this.text.first;
+    this.at = this.anchor = kept;
+  }
+
+  build() {
+    const { facts } = this;
+    this.onTrait = () => this.heard();
+    this.kernel = new DeskKernel(this.model, (late) => this.becameLate(late));
+    const save = (trace, content) => this.kernel.ask("draft", { trace, content });
+    this.draft = new DeskDraft(save, () => this.schedule());
+    this.header = new DeskHeader(this, facts, reviewWords(facts));
+    this.list = new DeskList(this);
+    this.transcript = new DeskTranscript(this);
+    this.form = new DeskForm(this, facts);
+    this.given = new DeskGiven(this, facts);
+    this.scores = new DeskScores(facts.reviewer);
+    this.signals = new DeskSignals(this, moreHidden, measuredWords);
+    this.internals = new DeskInternals(this);
+    this.status = new StatusLine(DESK_HINTS);
+    this.said = h("span", { class: "moe-desk-said", role: "status" });
+    this.status.element.insertBefore(this.said, this.status.keys);
+    this.name = h("div", { class: "moe-desk-name", role: "heading", "aria-level": "3" });
+    this.problem = h("p", { class: "moe-job-error", role: "alert", hidden: true });
+    const middle = h(
+      "section",
+      { class: "moe-desk-middle", "aria-label": "Trace" },
+      ...[this.name, this.problem, this.transcript.element, this.signals.element, this.internals.bar],
+    );
+    const right = h("aside", { class: "moe-desk-right", "aria-label": "Evidence and verdict", tabindex: "0" });
+    right.append(this.given.element, this.form.element, this.scores.element);
+    this.adoptVisit();
+    return [this.header.element, h("div", { class: "moe-desk-columns" }, this.list.element, middle, right), this.status.element];
+  }
+
+  keyList() {
+    return DESK_KEYS;
+  }
+
+  actionOf(event) {
+    return deskAction(event);
+  }
+
+  // Out of a field, or saving from within one; everything else that is typed stays in it.
+  fieldKey(event) {
+    const inField = event.target.closest(FIELDS);
+    const saves = event.key === "Enter" && (event.ctrlKey || event.metaKey);
+    if (!saves && !(inField && event.key === "Escape")) return;
+    event.preventDefault();
+    event.stopPropagation();
+    if (saves) this.submit();
+    else if (inField === this.list.field) this.endSearch();
+    else this.root.focus();
+  }
+
+  // --- what Python says ---
+
+  heard() {
+    if (this.model.get("_messages") !== this.messages || this.trace.visit !== this.visit) {
+      this.selected.close();
+      this.rejoin();
+    }
+    this.internals.show(this.model.get("internals"));
+    this.schedule();
+  }
+
+  // Another trace, or more of this one.
+  rejoin() {
+    const isSame = this.visit === this.trace.visit;
+    this.join(this.model);
+    this.transcript.reset();
+    if (!isSame) this.adoptVisit();
+  }
+
+  adoptVisit() {
+    this.visit = this.trace.visit;
+    this.wanted = this.trace.trace;
+    const kept = this.model.get("_draft");
+    this.draft.load(kept.trace === this.trace.trace ? kept : {});
+    this.form.reset(this.draft.content);
+    this.isLate = false;
+  }
+
+  becameLate(isLate) {
+    this.isLate = isLate;
+    this.schedule();
+  }
+
+  say(words) {
+    setText(this.said, words);
+  }
+
+  async ask(what, rest) {
+    const answer = await this.kernel.ask(what, rest);
+    this.form.complain(answer.error ?? "");
+    this.schedule();
+    return answer;
+  }
+
+  // --- the list ---
+
+  goInList(by) {
+    const to = this.list.beside(this.wanted, by);
+    if (!to) {
+      this.turnBy(by);
+      return;
+    }
+    this.wanted = to;
+    clearTimeout(this.opening);
+    this.opening = setTimeout(() => this.openWanted(), OPEN_AFTER_MS);
+    this.schedule();
+  }
+
+  openWanted() {
+    clearTimeout(this.opening);
+    if (this.wanted && this.wanted !== this.trace.trace) this.openNow(this.wanted);
+  }
+
+  async openNow(trace) {
+    this.wanted = trace;
+    this.draft.flush();
+    this.say("");
+    await this.ask("open", { trace });
+    this.wanted = this.trace.trace;
+    this.schedule();
+  }
+
+  turnBy(by) {
+    const { start, more, items } = this.model.get("_list");
+    if (by > 0 ? !more : !start) return;
+    this.turn({ start: by > 0 ? start + items.length : Math.max(0, start - this.pageSize) });
+  }
+
+  get pageSize() {
+    return this.facts.page;
+  }
+
+  async turn(changes) {
+    const { kind, order, start } = { ...this.model.get("_list"), start: 0, ...changes };
+    await this.ask("page", { kind, order, start });
+    this.wanted = this.model.get("_list").items[0]?.trace ?? this.wanted;
+    this.root.focus();
+  }
+
+  switchMode() {
+    if (!this.facts.mayAdjudicate) return this.say("only who may adjudicate sees disagreements");
+    const { kind } = this.model.get("_list");
+    return this.turn({ kind: kind === "settle" ? "queue" : "settle" });
+  }
+
+  search(words) {
+    if (words.trim()) this.ask("search", { words });
+  }
+
+  endSearch() {
+    this.list.search.hidden = true;
+    this.root.focus();
+    if (this.model.get("_list").kind === "search") this.turn({ kind: "queue" });
+  }
+
+  async claim(number) {
+    const { taken } = await this.ask("claim", { number });
+    if (taken !== undefined) this.say(taken ? `${taken} traces taken` : "no trace is left that lacks a reviewer");
+  }
+
+  look() {
+    return this.ask("look");
+  }
+
+  // --- the transcript ---
+
+  get chosen() {
+    if (this.at < 0 || !this.text.count) return null;
+    const { start, stop } = this.text.range(this.anchor, this.at);
+    const { channel } = this.text.messages[this.text.pieces[this.at].message];
+    return { channel, start, stop, text: this.text.text(start, stop) };
+  }
+
+  point(piece, extend) {
+    if (this.at < 0) return;
+    if (!extend) this.anchor = Math.max(0, Math.min(this.text.count - 1, piece));
+    this.at = extend ? this.text.within(piece, this.anchor) : this.anchor;
+    this.select({ token: this.text.pieces[this.at].token });
+  }
+
+  // Another view of the trace moved the token.
+  followed() {
+    const at = this.text.at(this.selection.token);
+    if (at !== this.at) this.at = this.anchor = at;
+    this.schedule();
+  }
+
+  step(by, extend) {
+    if (this.at >= 0) this.point(this.at + by, extend);
+  }
+
+  stepMessage(by) {
+    if (this.at >= 0) this.point(this.text.messageStep(this.at, by), false);
+  }
+
+  stepEnd(by, extend) {
+    if (this.at < 0) return;
+    const { from, to } = this.text.messages[this.text.pieces[this.at].message];
+    this.point(by < 0 ? from : to - 1, extend);
+  }
+
+  showTokens(start, stop) {
+    if (this.at < 0) return;
+    this.point(this.text.at(start), false);
+    this.point(this.text.at(stop - 1), true);
+  }
+
+  reveal() {
+    if (this.trace.hidden) this.ask("reveal", { trace: this.trace.trace });
+  }
+
+  showInternals(name) {
+    return this.internals.toggle(name);
+  }
+
+  // --- the verdict ---
+
+  fill(changes) {
+    if (!this.isClosed) this.draft.set(changes);
+  }
+
+  setBehaviour(behaviour) {
+    const found = this.facts.behaviours.find((b) => b.id === behaviour);
+    const { severity } = this.draft.content;
+    const only = found?.severities.length === 1 ? found.severities[0] : severity;
+    this.fill({ behaviour, severity: found && !found.severities.includes(only) ? null : only });
+  }
+
+  setSeverity(severity) {
+    const button = this.form.severity.buttons.get(severity);
+    if (button && !button.disabled) this.fill({ severity });
+    else this.say(button ? "this behaviour has no such severity" : `the rubric has no severity ${severity}`);
+  }
+
+  nextConfidence() {
+    const at = CONFIDENCE_LEVELS.indexOf(this.draft.content.confidence);
+    this.fill({ confidence: CONFIDENCE_LEVELS[(at + 1) % CONFIDENCE_LEVELS.length] });
+  }
+
+  toggleTag(tag) {
+    const { tags } = this.draft.content;
+    this.fill({ tags: tags.includes(tag) ? tags.filter((t) => t !== tag) : [...tags, tag] });
+  }
+
+  async mark() {
+    const { chosen } = this;
+    if (!chosen || this.isClosed) return;
+    const { trace } = this.trace;
+    const { marked } = await this.ask("mark", { trace, start: chosen.start, stop: chosen.stop });
+    if (marked && trace === this.draft.trace) this.fill({ evidence: withEvidence(this.evidence, marked) });
+  }
+
+  unmark(seen) {
+    this.fill({ evidence: this.evidence.filter((e) => e !== seen) });
+  }
+
+  openTest() {
+    if (!this.isClosed) this.form.tests.open();
+  }
+
+  addTest(test) {
+    this.fill({ causal_tests: [...this.draft.content.causal_tests, test] });
+  }
+
+  removeTest(at) {
+    this.fill({ causal_tests: this.draft.content.causal_tests.filter((_, i) => i !== at) });
+  }
+
+  async submit() {
+    const { trace, content } = this.draft;
+    if (!trace || this.isBusy) return;
+    const why = whyNotYet(content, this.facts, { hidden: this.trace.hidden, closed: this.closed });
+    if (why) {
+      this.form.complain(`Not saved: ${why}`);
+      return;
+    }
+    await this.give("submit", { trace, content: structuredClone(content) }, "verdict saved");
+  }
+
+  openSkip() {
+    if (!this.isClosed && this.trace.state === "assigned") this.form.openSkip();
+  }
+
+  async skip(reason) {
+    if (!this.draft.trace || this.isBusy) return;
+    await this.give("skip", { trace: this.draft.trace, reason }, "skipped");
+  }
+
+  async give(what, rest, words) {
+    this.isBusy = true;
+    this.schedule();
+    const before = this.visit;
+    const { error } = await this.ask(what, rest);
+    this.isBusy = false;
+    if (this.visit === before && error) return;
+    this.root.focus();
+    this.say(words);
+    if (error) this.form.complain(error);
+    this.look();
+  }
+
+  escape() {
+    this.help.close();
+    if (this.model.get("_list").kind === "search") this.endSearch();
+  }
+
+  get closed() {
+    const { state, given = [], trace } = this.trace;
+    if (!trace) return "No trace is open.";
+    if (state === "skipped") return SKIPPED;
+    const done = state === "done" || (state === "unassigned" && given.some((one) => one.adjudicates));
+    return done && given.some((one) => !one.own) && this.facts.blind ? CLOSED : "";
+  }
+
+  get isClosed() {
+    return Boolean(this.closed);
+  }
+
+  // --- drawing ---
+
+  resize() {}
+
+  draw() {
+    const { model, trace, facts } = this;
+    this.header.show(model.get("_summary"), trace.embedded);
+    this.header.badge(this.header.log, logBadge(model.get("_log")));
+    this.header.badge(this.header.saved, draftBadge({ ...this.draft.state, late: this.isLate }));
+    this.header.alarmed(model.get("_log").problems);
+    this.list.show(model.get("_list"), model.get("_summary"), facts);
+    this.list.mark(trace.trace, this.wanted);
+    this.drawTrace(trace);
+    this.given.show(trace.given ?? []);
+    this.scores.show(model.get("_calibration"));
+    this.form.draw(this.draft.content, {
+      ...{ isHidden: Boolean(trace.hidden), isClosed: this.isClosed, closed: this.closed, chosen: this.chosen },
+      ...{ experiments: trace.experiments ?? [], isOwn: trace.state === "done", isBusy: Boolean(this.isBusy) },
+      ...{ settles: trace.state === "unassigned", blind: facts.blind && trace.state === "assigned" },
+    });
+    this.internals.draw(trace);
+    const chain = trace.hidden ? "hidden" : trace.revealed ? "revealed" : "none hidden";
+    this.status.write([trace.trace ? ["trace", readingText(trace.name ?? "")] : null, trace.trace ? ["chain", chain] : null]);
+    setData(this.root, "trace", trace.name ?? "");
+    setData(this.root, "chain", trace.trace ? chain : "");
+    setData(this.root, "draft", this.isLate ? "late" : this.draft.state.error ? "failed" : this.draft.state.saving ? "saving" : "saved");
+  }
+
+  drawTrace(trace) {
+    const facts = trace.numTokens ? h("span", { class: "moe-secondary", text: traceWords(trace) }) : "";
+    this.name.replaceChildren(h("b", { text: readingText(trace.name ?? "") }), facts);
+    this.problem.hidden = !trace.problem;
+    setText(this.problem, trace.problem ? readingText(trace.problem) : "");
+    if (trace.trace && !trace.problem) this.transcript.draw();
+    else this.transcript.say(trace.problem ? "" : "Nothing is left to read. What is done stays in the queue.");
+    if (trace !== this.signalled) this.signals.show(trace);
+    this.signalled = trace;
+  }
+
+  settle() {}
+}
