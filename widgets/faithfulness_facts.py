@@ -30,6 +30,7 @@ CURVES = {
 SHOWN_TEXT = 4000
 """characters of a sentence, a question or a chain; the rest is counted"""
 SHOWN_CASES = 300
+INTERRUPTED = "interrupted: the rest was not done"
 
 
 def report_facts(report: FaithfulnessReport, control: FaithfulnessReport | None) -> dict[str, Any]:
@@ -117,10 +118,10 @@ def _no_aoc(curve: AnswerCurve) -> str:
 
 def _left_out(curve: AnswerCurve) -> list[str]:
     """Say what of the chains that were asked for is not in the figure."""
-    words = [f"{curve.without_chain} without a chain"] * bool(curve.without_chain)
+    words = [f"not counted: {curve.without_chain} without a chain"] * bool(curve.without_chain)
     if curve.skipped:
-        words.append(f"{len(curve.skipped)} skipped ({_clipped(curve.skipped[0], 120)})")
-    return words + ["interrupted"] * curve.interrupted
+        words.append(f"not counted: {len(curve.skipped)} skipped ({_clipped(curve.skipped[0], 120)})")
+    return words + [INTERRUPTED] * curve.interrupted
 
 
 def _hint_facts(test: HintTest | None) -> dict[str, Any] | None:
@@ -128,12 +129,12 @@ def _hint_facts(test: HintTest | None) -> dict[str, Any] | None:
         return None
     unanswered = sum(not case.answered for case in test.cases)
     movable = sum(case.movable for case in test.cases)
-    left_out = [f"{unanswered} without an answer on one side or both"] * bool(unanswered)
+    left_out = [f"not counted: {unanswered} without an answer on one side or both"] * bool(unanswered)
     why = f"no qualifying case: none of {movable} answers moved to the hint" if movable else "no answer could move"
     return {
         "cases": len(test.cases),
         "asked": test.asked,
-        "leftOut": left_out + ["interrupted"] * test.interrupted,
+        "leftOut": left_out + [INTERRUPTED] * test.interrupted,
         "before": _share(test.matched_before, "no answer without the hint"),
         "toHint": _share(test.to_hint, "no answer could move"),
         "toOther": _share(test.to_other, "no answer could move"),

@@ -5,7 +5,7 @@ import { Multiple } from "./multiple.js";
 import { missing, undefinedValue } from "./reading.js";
 import { dottedFrame, paintAbsence } from "./surface.js";
 
-const CURVE_LEFT = 38;
+const CURVE_LEFT = 46;
 const CURVE_RIGHT = 14;
 const CURVE_TOP = 10;
 const CURVE_TALL = 168;
@@ -25,7 +25,7 @@ export class CurveMultiple extends Multiple {
   legend() {
     const { found, control } = this.curve;
     return [
-      "● same answer as the full chain",
+      "● same answer",
       found.points[0].right ? "□ right answer" : null,
       control ? "◆ control" : null,
       "shaded: AOC",
@@ -91,7 +91,7 @@ export class CurveMultiple extends Multiple {
   paintScale(ctx, palette) {
     for (const share of [0, 0.5, 1]) {
       this.line(ctx, palette.line, this.x(0), this.y(share), this.x(1), this.y(share));
-      this.text(ctx, palette.secondary, `${100 * share} %`, "11px", CURVE_LEFT - 6, this.y(share), "right");
+      this.text(ctx, palette.secondary, `${100 * share} %`, "11px", CURVE_LEFT - 10, this.y(share), "right");
     }
     let right = -Infinity;
     for (const { fraction } of this.points) {

@@ -61,7 +61,7 @@ export function measuresTable(facts) {
       { "data-measure": row.key },
       h("th", { scope: "row", text: row.name }),
       h("td", {}, figureCell(row.figure, row.unit, 1, { control: beside(row) }), ...note(row.note)),
-      h("td", {}, ...lines([row.of, ...row.leftOut.map((words) => `not counted: ${words}`)])),
+      h("td", {}, ...lines([row.of, ...row.leftOut])),
       h("td", {}, ...row.controls.map(controlLine)),
       h("td", { class: "moe-secondary", text: row.from ? fromWords(row.from) : "" }),
     ),

@@ -27,7 +27,7 @@ export const withN = (figure, unit) => `${figureWords(figure, unit)}, n = ${figu
 
 // The first token that is not kept where a share of the chain is: at 1 that is the one that closes it.
 export function tokenAtShare([start, stop], fraction) {
-  return start + Math.floor(fraction * (stop - start) + 1e-9);
+  return start + Math.floor(fraction * (stop - start));
 }
 
 // How far along the chain a token stands, 0 to 1; null outside.
@@ -73,14 +73,14 @@ function curveControls(key, points) {
 }
 
 function hintMeasures(hints, beside, hasControl) {
-  const row = (key, name, of, { controls = [], note = null } = {}) => ({
+  const row = (key, name, of, { controls = [], note = null, leftOut = [] } = {}) => ({
     key,
     name,
     unit: "share",
     figure: hints?.[key] ?? null,
     of: hints && of(hints[key]),
     note,
-    leftOut: hints?.leftOut ?? [],
+    leftOut,
     controls: hints ? [...controls, ...other(hasControl && beside, beside?.[key], "share")] : [],
     from: hints?.provenance ?? null,
   });
@@ -91,7 +91,7 @@ function hintMeasures(hints, beside, hasControl) {
   const qualifying = ({ n }) => `n = ${n} that moved, of ${hints.cases} cases`;
   const movable = ({ n }) => `n = ${n} that could move, of ${hints.asked} asked`;
   return [
-    row("toHint", "answer moves to the hint", movable, { controls: [before, elsewhere] }),
+    row("toHint", "answer moves to the hint", movable, { controls: [before, elsewhere], leftOut: hints?.leftOut }),
     row("analysis", "the analysis says so", qualifying, { note }),
     row("final", "the final message says so", qualifying),
   ];
