@@ -23,7 +23,7 @@ class Shown(View):
         canvas.click(position={"x": 46 + fraction * (box["width"] - 60), "y": 90})
 
     def sentence(self, index: int) -> str:
-        return self.root.locator(f'[data-sentence="{index}"].moe-sentence').inner_text()
+        return self.root.locator(f'[data-sentence="{index}"].moe-resampled-sentence').inner_text()
 
 
 def test_figures_and_the_selection_of_the_trace(lab_notebook: OpenNotebook) -> None:
@@ -62,7 +62,7 @@ def test_figures_and_the_selection_of_the_trace(lab_notebook: OpenNotebook) -> N
     view.press("Shift+ArrowRight", "Shift+ArrowRight", "Shift+ArrowLeft")
     view.expect(sentence=1, token=13)
     explorer.expect(token=13)
-    view.root.locator('[data-sentence="2"].moe-sentence').click()
+    view.root.locator('[data-sentence="2"].moe-resampled-sentence').click()
     explorer.expect(token=15)
     view.page.wait_for_timeout(200)
     assert evaluate("[r.sentence, r.token]") == [2, 15]
@@ -123,7 +123,7 @@ def test_hostile_texts_a_narrow_page_and_no_kernel(lab_notebook: OpenNotebook) -
     page.evaluate("async () => window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.shutdown()")
     view.press("End")
     view.expect(sentence=119)
-    last = view.root.locator('[data-sentence="119"].moe-sentence').bounding_box()
+    last = view.root.locator('[data-sentence="119"].moe-resampled-sentence').bounding_box()
     box = view.root.locator(".moe-sentences .moe-rows").bounding_box()
     assert last is not None
     assert box is not None

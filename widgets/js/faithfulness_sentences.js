@@ -44,7 +44,7 @@ export class SentenceList {
     ];
     const row = h(
       "div",
-      { class: "moe-sentence", role: "listitem", "data-sentence": index, "data-enough": enough },
+      { class: "moe-resampled-sentence", role: "listitem", "data-sentence": index, "data-enough": enough },
       h("span", { class: "moe-number moe-secondary", text: index }),
       h("div", { class: "moe-content moe-said", text }),
       h(

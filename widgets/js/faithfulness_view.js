@@ -53,7 +53,7 @@ export class FaithfulnessView extends View {
       faithfulnessHeader(this.facts),
       measuresTable(this.facts),
       h("div", { class: "moe-curves" }, ...this.curves.map((c) => c.element)),
-      h("div", { class: "moe-lists" }, this.list.element, casesPanel(this.facts.hints)),
+      h("div", { class: "moe-found" }, this.list.element, casesPanel(this.facts.hints)),
       provenanceList(this.facts),
       this.status.element,
     ];
