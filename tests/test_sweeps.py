@@ -15,7 +15,8 @@ import workbench as wb
 from workbench.capturing import capture
 from workbench.experiments import sweep
 from workbench.experiments import sweeps as module
-from workbench.experiments.efforts import rollout_seed
+from workbench.experiments.efforts import LIGHT, rollout_seed
+from workbench.scale import rollouts
 
 QUESTIONS = ("47+85=?", "12+9=?", "31+30+7=?")
 REFERENCES = ("132", "21", "68")
@@ -36,7 +37,7 @@ def captures(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         done.append((question, options["effort"], options["seed"]))
         return capture(model, question, **options)
 
-    monkeypatch.setattr(module, "capture", noted)
+    monkeypatch.setattr(rollouts, "capture", noted)
     return done
 
 
@@ -48,7 +49,7 @@ def test_rows_are_by_question_effort_and_sample(tiny: wb.Model, whole: module.Sw
     assert [r["reference"] for r in rows[::4]] == list(REFERENCES)
     assert len({r["seed"] for r in rows}) == 12
     row = rows[5]
-    alone = wb.capture(tiny, QUESTIONS[1], effort="medium", seed=row["seed"], capture=module.LIGHT)
+    alone = wb.capture(tiny, QUESTIONS[1], effort="medium", seed=row["seed"], capture=LIGHT)
     assert (row["answer"], row["cut"]) == (alone.final_text, None)
     assert row["right"] == (row["answer"] == "21")
     assert row["completion_tokens"] == len(alone) - alone.num_prompt_tokens
@@ -123,7 +124,7 @@ def test_ctrl_c_stores_nothing_half_done(tiny: wb.Model, tmp_path: Path, monkeyp
             raise KeyboardInterrupt
         return False
 
-    monkeypatch.setattr(module, "capture", lambda *a, **o: capture(*a, **o, on_token=stop))
+    monkeypatch.setattr(rollouts, "capture", lambda *a, **o: capture(*a, **o, on_token=stop))
     with pytest.raises(KeyboardInterrupt, match="interrupted with 2 of 8 rollouts done; the same call goes on"):
         sweep(tiny, QUESTIONS[:2], ("low",), 4, store=tmp_path)
     assert len(wb.TraceStore(tmp_path)) == 2
@@ -150,24 +151,24 @@ def test_efforts_are_compared_as_the_sweep_scored_them(whole: module.Sweep) -> N
 
 
 def test_models_in_memory_are_told_apart_by_their_weights(tiny: wb.Model, odd: wb.Model) -> None:
-    assert module._identity(tiny)["weights"].startswith("sha256:")
-    before = module._identity(odd)["weights"]
+    assert rollouts.identity(tiny)["weights"].startswith("sha256:")
+    before = rollouts.identity(odd)["weights"]
     assert before.startswith("sample:")
-    assert module._identity(odd)["weights"] == before
+    assert rollouts.identity(odd)["weights"] == before
     weight = odd.hf.lm_head.weight.data
     kept = weight.clone()
     try:
         weight *= 1.5
-        assert module._identity(odd)["weights"] != before
+        assert rollouts.identity(odd)["weights"] != before
     finally:
         weight.copy_(kept)
-    assert module._identity(odd)["weights"] == before
+    assert rollouts.identity(odd)["weights"] == before
 
 
 def test_a_trace_of_that_name_that_is_another_is_not_taken(tiny: wb.Model, tmp_path: Path) -> None:
     first = sweep(tiny, QUESTIONS[:1], ("low",), store=tmp_path)
     name = first.rows()[0]["trace"]
-    wb.capture(tiny, "2+2=?", effort="low", capture=module.LIGHT).save(tmp_path / f"{name}.safetensors")
+    wb.capture(tiny, "2+2=?", effort="low", capture=LIGHT).save(tmp_path / f"{name}.safetensors")
     with pytest.raises(wb.TraceError, match=rf"{name}\.safetensors in .* is another trace\. Move it elsewhere"):
         sweep(tiny, QUESTIONS[:1], ("low",), store=tmp_path)
     (tmp_path / f"{name}.safetensors").write_bytes(b"damaged")
@@ -180,7 +181,7 @@ def test_a_trace_of_that_name_that_is_another_is_not_taken(tiny: wb.Model, tmp_p
     [
         ([], {}, wb.ModelError, "expected at least one question, got none"),
         (["a", "b", "a"], {}, wb.ModelError, "expected each question once, got 'a' 2 times; .* raise samples"),
-        ([["a"]], {}, wb.ModelError, "expected questions as text, got list"),
+        ([["a"]], {}, wb.ModelError, r"expected questions as text or as lists of messages, got \['a'\]"),
         (["a", "b"], {"references": ["1"]}, wb.TraceError, "a reference answer for each of 2 questions, got 1"),
         (["a", "b"], {"references": "1"}, wb.TraceError, "a reference answer for each of 2 questions, got a text"),
         (["a", "b"], {"references": {"a": "1"}}, wb.TraceError, "no reference answer for the question 'b'"),

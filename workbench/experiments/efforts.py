@@ -4,15 +4,16 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from tqdm.auto import tqdm
 
 from workbench import harmony
 from workbench.analysis.compare import Comparison, compare
-from workbench.capturing import Conversation, capture
+from workbench.capturing import Conversation, asked_question, capture
 from workbench.families import ModelError
 from workbench.model import Model
+from workbench.scale.rollouts import was_interrupted
 from workbench.spec import CaptureSpec
 from workbench.trace import Trace
 
@@ -90,11 +91,24 @@ def compare_efforts(
     jobs = [(effort, sample) for sample in range(samples) for effort in efforts]
     for effort, trace in _generate(model, question, jobs, seed, temperature, max_new_tokens, capture):
         traces[effort].append(trace)
-    return EffortRuns(_asked(question), {effort: tuple(found) for effort, found in traces.items()}, samples, seed)
+    return EffortRuns(
+        asked_question(question), {effort: tuple(found) for effort, found in traces.items()}, samples, seed
+    )
+
+
+class Prompted(Protocol):
+    """What must be known of a model to check its prompts; `Model` is one."""
+
+    name: str
+    tokenizer: Any
+
+    @property
+    def context_length(self) -> int:
+        """Tokens of prompt and completion that it holds."""
 
 
 def check_rollouts(
-    model: Model, questions: Sequence[Conversation], efforts: Sequence[str], samples: int, temperature: float
+    model: Prompted, questions: Sequence[Conversation], efforts: Sequence[str], samples: int, temperature: float
 ) -> None:
     """Raise for what could not be generated, before hours go into what can."""
     if not efforts or len(set(efforts)) < len(efforts) or isinstance(efforts, str):
@@ -105,7 +119,12 @@ def check_rollouts(
         raise ModelError(f"at temperature 0 all {samples} samples would be the same; expected samples=1")
     for question in questions:
         for effort in efforts:
-            harmony.render(model.tokenizer, question, effort)
+            tokens = len(harmony.render(model.tokenizer, question, effort))
+            if tokens >= model.context_length:
+                raise ModelError(
+                    f"the question {asked_question(question)[:60]!r} takes {tokens} tokens, but the context of "
+                    f"{model.name} holds {model.context_length} with the answer; leave it out, or shorten it"
+                )
 
 
 def rollout_seed(seed: int, question: Conversation, effort: str, sample: int) -> int:
@@ -116,11 +135,6 @@ def rollout_seed(seed: int, question: Conversation, effort: str, sample: int) ->
     """
     facts = json.dumps([seed, question if isinstance(question, str) else list(map(dict, question)), effort, sample])
     return int.from_bytes(hashlib.sha256(facts.encode()).digest()[:6], "big")
-
-
-def was_interrupted(trace: Trace) -> bool:
-    """Say whether Ctrl-C ended a capture: what it returned is no rollout to count."""
-    return str(trace.meta.get("truncated") or "").startswith("interrupted")
 
 
 def _generate(
@@ -152,9 +166,3 @@ def _generate(
         return
     finally:
         progress.close()
-
-
-def _asked(question: Conversation) -> str:
-    if isinstance(question, str):
-        return question
-    return next((m["content"] for m in reversed(question) if m.get("role") == "user"), "")

@@ -1,25 +1,26 @@
 """Many questions at several efforts into a store, to be gone on with after whatever stopped it."""
 
-import hashlib
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from contextlib import closing
+from dataclasses import asdict, dataclass
 from os import PathLike
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import torch
 from tqdm.auto import tqdm
 
 from workbench import harmony
 from workbench.analysis.compare import Comparison, Outcome, compare, outcome
 from workbench.analysis.compare.outcomes import Extract, References, Same
 from workbench.analysis.reasoning import final_answer, same_answer
-from workbench.capturing import capture
-from workbench.experiments.efforts import LIGHT, check_rollouts, rollout_seed, was_interrupted
+from workbench.capturing import Conversation, asked_question
+from workbench.experiments.efforts import LIGHT, check_rollouts, rollout_seed
 from workbench.families import ModelError
-from workbench.model import Model
+from workbench.model import Model, load
+from workbench.scale.local import LocalEngine
+from workbench.scale.on_ray import RayEngine, Unloaded
+from workbench.scale.rollouts import Engine, Job, Stored, job_of, path_of
+from workbench.scale.spent import Spent
 from workbench.spec import CaptureSpec
 from workbench.store import TraceStore
 from workbench.trace import Trace, TraceError
@@ -27,17 +28,7 @@ from workbench.trace_file import open_trace
 
 __all__ = ["Sweep", "sweep"]
 
-_SAMPLED = 1024  # values of each weight that tell a model in memory from another
-
-
-class _Job(NamedTuple):
-    """One rollout of a sweep."""
-
-    name: str
-    """of its trace in the store"""
-    facts: dict[str, Any]
-    """all that decides what it comes to"""
-    sample: int
+ENGINES = ("local", "ray")
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +40,10 @@ class Sweep:
     _rows: tuple[dict[str, Any], ...]
     _scoring: Mapping[str, Any]
     """references, answer and same, for `compare`"""
+    _conversations: int
+    """different ones that were asked"""
+    spent: Spent
+    """tokens and seconds of what this call generated"""
 
     def rows(self) -> list[dict[str, Any]]:
         """Return a row per rollout, such as ``pandas.DataFrame`` takes, by question, effort and sample.
@@ -65,7 +60,17 @@ class Sweep:
         return StoredTraces(self.store, [row["trace"] for row in self._rows if row["effort"] == effort])
 
     def compare(self, **options: Any) -> Comparison:
-        """Compare the efforts, scored as the sweep was; options as of `workbench.analysis.compare.compare`."""
+        """Compare the efforts, scored as the sweep was; options as of `workbench.analysis.compare.compare`.
+
+        Raises:
+            TraceError: conversations that end in the same question, which would be taken for one.
+        """
+        asked = len({row["question"] for row in self._rows})
+        if asked < self._conversations:
+            raise TraceError(
+                f"{self._conversations} conversations end in {asked} questions, and a comparison takes those that end "
+                "in the same for one question asked more often. Sweep over each kind of conversation by itself."
+            )
         return compare({effort: self.traces(effort) for effort in self.efforts}, **{**self._scoring, **options})
 
     def __len__(self) -> int:
@@ -103,8 +108,8 @@ class StoredTraces:
 
 
 def sweep(
-    model: Model,
-    questions: Sequence[str],
+    model: Model | str,
+    questions: Sequence[Conversation],
     efforts: Sequence[str] = harmony.EFFORTS,
     samples: int = 1,
     *,
@@ -116,6 +121,9 @@ def sweep(
     capture: CaptureSpec = LIGHT,
     answer: Extract = final_answer,
     same: Same = same_answer,
+    batch_size: int = 1,
+    engine: str = "local",
+    workers: int | None = None,
 ) -> Sweep:
     """Generate rollouts of many questions at several efforts into a store.
 
@@ -124,9 +132,13 @@ def sweep(
     seed, sampling, capture, the model and its weights), and is there whole or not at all. More questions, efforts or
     samples take what is there already. A model changed by hooks of your own looks the same: give it another store.
 
+    How the rollouts are made is not part of their names: one by one or in batches, here or by workers, tokens and
+    expert sets are the same, up to choices that are equal to the last digits of a floating-point sum. In equal batches
+    the traces of both engines are equal bit for bit in float32 on the same kind of machine.
+
     Args:
-        model: from `workbench.load`.
-        questions: each once.
+        model: from `workbench.load`, or the name of one: then engine="ray" loads it in the workers only.
+        questions: each once; texts, or conversations of messages ``{"role": …, "content": …}``.
         efforts: that the model's template knows.
         samples: rollouts per question and effort.
         store: a `TraceStore`, or a folder, which is made where there is none. Other traces in it are left alone.
@@ -137,68 +149,114 @@ def sweep(
         capture: what to record; default: the router and the statistics of every token, no attention.
         answer: takes the answer from a trace; default: the final channel's text, stripped.
         same: whether an answer is the right one.
+        batch_size: rollouts generated at once; samples of a question first, which are most alike in length.
+        engine: ``"local"``, in this process; ``"ray"``, by workers, each with the model, one per GPU or CPU core.
+        workers: of engine="ray"; default: as many as there are GPUs, or cores where the model is on the CPU.
 
     Returns:
         `Sweep`, with a row per rollout.
 
     Raises:
-        ModelError: no or repeated questions or efforts, fewer than one sample, or several at temperature 0.
+        ModelError: no or repeated questions or efforts, fewer than one sample, several at temperature 0, a question
+            longer than the context, or an engine that cannot run.
         HarmonyError: an empty question, or an effort the template does not know; before anything is generated.
         TraceError: a question without a reference answer, or a trace in the store that is damaged.
         KeyboardInterrupt: Ctrl-C; its message says how much is done.
     """
     asked = _checked_questions(questions)
     known = _checked_references(references, asked)
-    check_rollouts(model, asked, efforts, samples, temperature)
+    _check_engine(engine, workers, batch_size)
+    source = _source(model, engine)
+    check_rollouts(source, asked, efforts, samples, temperature)
     store = store if isinstance(store, TraceStore) else TraceStore(store, create=True)
-    shared = {
-        "temperature": float(temperature),
-        "max_new_tokens": max_new_tokens,
-        "capture": asdict(capture),
-        **_identity(model),
-    }
-    jobs = [
-        _job(
-            {"question": question, "effort": effort, "seed": rollout_seed(seed, question, effort, sample), **shared},
-            sample,
-        )
-        for question in asked
-        for effort in efforts
-        for sample in range(samples)
-    ]
-    there = set(store.names)
-    left = [job for job in jobs if job.name not in there]
-    with tqdm(total=len(jobs), initial=len(jobs) - len(left), desc="sweep", unit="rollout", delay=2) as progress:
-        for done, job in enumerate(left, len(jobs) - len(left)):
-            if not _generate(model, job, capture, store):
-                raise KeyboardInterrupt(
-                    f"interrupted with {done} of {len(jobs)} rollouts done; the same call goes on from there"
-                )
-            progress.update()
+    settings = {"temperature": float(temperature), "max_new_tokens": max_new_tokens, "capture": asdict(capture)}
+    wanted = [(q, effort, sample) for q in asked for effort in efforts for sample in range(samples)]
+    running: Engine = (
+        LocalEngine(source, store)
+        if isinstance(source, Model) and engine == "local"
+        else RayEngine(source, store, workers)
+    )
+    with running:
+        shared = {**settings, **running.identity}
+        jobs = [
+            job_of({"question": q, "effort": effort, "seed": rollout_seed(seed, q, effort, sample), **shared})
+            for q, effort, sample in wanted
+        ]
+        spent = _run(running, jobs, store, batch_size)
     scoring: dict[str, Any] = {"references": known, "answer": answer, "same": same}
     rows = []
-    for job in tqdm(jobs, "read rollouts", unit="trace", delay=2, leave=False):
+    for job, (*_, sample) in zip(tqdm(jobs, "read rollouts", unit="trace", delay=2, leave=False), wanted, strict=True):
         trace = _stored(store, job)
-        rows.append(_row(job, outcome(trace, **scoring), known))
-    return Sweep(store, tuple(efforts), tuple(rows), scoring)
+        rows.append(_row(job, sample, outcome(trace, **scoring), known))
+    return Sweep(store, tuple(efforts), tuple(rows), scoring, len(asked), spent)
 
 
-def _checked_questions(questions: Sequence[str]) -> list[str]:
-    asked = [questions] if isinstance(questions, str) else list(questions)
-    if not asked:
+def _run(engine: Engine, jobs: Sequence[Job], store: TraceStore, batch_size: int) -> Spent:
+    """Generate what the store lacks, with a progress bar that says what it costs."""
+    there = set(store.names)
+    left = [job for job in jobs if job.name not in there]
+    spent = Spent(engine.workers, len(left))
+    batches = [left[start : start + batch_size] for start in range(0, len(left), batch_size)]
+    bar = tqdm(total=len(jobs), initial=len(jobs) - len(left), desc="sweep", unit="rollout", delay=2)
+
+    def done(stored: Stored) -> None:
+        spent.add(stored)
+        bar.set_postfix_str(spent.progress(), refresh=False)
+        bar.update()
+
+    with closing(bar):
+        try:
+            engine.run(batches, done)
+        except KeyboardInterrupt:
+            finished = len({job.name for job in jobs} & set(store.names))
+            raise KeyboardInterrupt(
+                f"interrupted with {finished} of {len(jobs)} rollouts done; the same call goes on from there"
+            ) from None
+    return spent
+
+
+def _check_engine(engine: str, workers: int | None, batch_size: int) -> None:
+    if engine not in ENGINES:
+        raise ModelError(f"expected an engine of {', '.join(ENGINES)}, got {engine!r}")
+    if workers is not None and engine == "local":
+        raise ModelError(f"engine='local' is this process alone, got workers={workers}; for workers take engine='ray'")
+    if batch_size < 1:
+        raise ModelError(f"expected a batch of at least 1 rollout, got {batch_size}")
+
+
+def _source(model: Model | str, engine: str) -> Model | Unloaded:
+    if isinstance(model, str):
+        return load(model) if engine == "local" else Unloaded(model)
+    return model
+
+
+def _checked_questions(questions: Sequence[Conversation]) -> list[Conversation]:
+    given: list[Conversation] = [questions] if isinstance(questions, str) else list(questions)
+    if not given:
         raise ModelError("expected at least one question, got none")
-    wrong = next((question for question in asked if not isinstance(question, str)), None)
-    if wrong is not None:
-        raise ModelError(f"expected questions as text, got {type(wrong).__name__}")
-    [(most, times)] = Counter(asked).most_common(1)
+    asked = [_checked_question(question) for question in given]
+    [(most, times)] = Counter(map(repr, asked)).most_common(1)
     if times > 1:
-        raise ModelError(f"expected each question once, got {most!r} {times} times; for more rollouts raise samples")
+        raise ModelError(f"expected each question once, got {most} {times} times; for more rollouts raise samples")
     return asked
 
 
-def _checked_references(references: References | Sequence[str] | None, asked: Sequence[str]) -> References | None:
+def _checked_question(question: Conversation) -> Conversation:
+    if isinstance(question, str):
+        return question
+    if isinstance(question, Sequence) and question and all(isinstance(message, Mapping) for message in question):
+        return [dict(message) for message in question if not isinstance(message, str)]
+    raise ModelError(f"expected questions as text or as lists of messages, got {question!r}")
+
+
+def _checked_references(
+    references: References | Sequence[str] | None, conversations: Sequence[Conversation]
+) -> References | None:
     if references is None:
         return None
+    asked = [asked_question(conversation) for conversation in conversations]
+    if len(set(asked)) < len(asked):
+        raise TraceError("references are by question, but some conversations end in the same one; leave them out")
     if not isinstance(references, Mapping):
         if isinstance(references, str) or len(references) != len(asked):
             got = "a text" if isinstance(references, str) else len(references)
@@ -210,61 +268,11 @@ def _checked_references(references: References | Sequence[str] | None, asked: Se
     return references
 
 
-def _job(facts: dict[str, Any], sample: int) -> _Job:
-    written = json.dumps(facts, sort_keys=True)
-    return _Job(hashlib.sha256(written.encode()).hexdigest()[:16], json.loads(written), sample)
-
-
-def _identity(model: Model) -> dict[str, Any]:
-    weights = model.weights_hash
-    if weights == "not available":
-        weights = _fingerprint(model)
-    known = {"model": model.name, "revision": model.revision, "weights": weights, "dtype": model.dtype}
-    return known | ({"interventions": list(model.interventions)} if model.interventions else {})
-
-
-def _fingerprint(model: Model) -> str:
-    """Hash some values of each weight of a model in memory."""
-    digest = hashlib.sha256()
-    with torch.no_grad():
-        for name, weight in model.hf.state_dict().items():
-            flat = weight.detach().reshape(-1)
-            some = flat[:: max(1, flat.numel() // _SAMPLED)]
-            digest.update(f"{name} {tuple(weight.shape)} {weight.dtype}".encode())
-            digest.update(some.float().cpu().numpy().tobytes())
-    return f"sample:{digest.hexdigest()}"
-
-
-def _generate(model: Model, job: _Job, spec: CaptureSpec, store: TraceStore) -> bool:
-    """Generate a rollout into the store; return False where someone interrupts, with nothing stored."""
-    facts = job.facts
-    try:
-        trace = capture(
-            model,
-            facts["question"],
-            effort=facts["effort"],
-            seed=facts["seed"],
-            temperature=facts["temperature"],
-            max_new_tokens=facts["max_new_tokens"],
-            capture=spec,
-        )
-    except KeyboardInterrupt:
-        return False
-    if was_interrupted(trace):
-        return False
-    replace(trace, meta={**trace.meta, "sweep": facts}).save(_file(store, job.name))
-    return True
-
-
-def _file(store: TraceStore, name: str) -> Path:
-    return store.path / f"{name}.safetensors"
-
-
 def _open(store: TraceStore, name: str) -> Trace:
-    return open_trace(_file(store, name))  # store[name] would list the folder each time
+    return open_trace(path_of(store, name))  # store[name] would list the folder each time
 
 
-def _stored(store: TraceStore, job: _Job) -> Trace:
+def _stored(store: TraceStore, job: Job) -> Trace:
     trace = _open(store, job.name)
     if trace.meta.get("sweep") != job.facts:
         raise TraceError(
@@ -274,11 +282,11 @@ def _stored(store: TraceStore, job: _Job) -> Trace:
     return trace
 
 
-def _row(job: _Job, found: Outcome, references: References | None) -> dict[str, Any]:
+def _row(job: Job, sample: int, found: Outcome, references: References | None) -> dict[str, Any]:
     return {
         "question": found.question,
         "effort": job.facts["effort"],
-        "sample": job.sample,
+        "sample": sample,
         "seed": job.facts["seed"],
         "answer": found.answer,
         "reference": None if references is None else references[found.question],

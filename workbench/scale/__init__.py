@@ -1,0 +1,1 @@
+"""A corpus of rollouts in one store, by this process or by many workers on Ray."""
