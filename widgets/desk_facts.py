@@ -173,9 +173,8 @@ def item_facts(item: QueueItem) -> dict[str, Any]:
 
 
 def _signal_facts(signal: Signal) -> dict[str, Any]:
-    measured = MEASURED.get(signal.name)
     seen = [evidence_facts(each) for each in signal.seen]
-    return {"name": signal.name, "says": signal.says, "seen": seen, "measured": measured and list(measured)}
+    return {"name": signal.name, "says": signal.says, "seen": seen, "measured": MEASURED.get(signal.name)}
 
 
 # --- the open trace ------------------------------------------------------------------------------------------------

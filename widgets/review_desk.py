@@ -196,7 +196,8 @@ class ReviewDesk(anywidget.AnyWidget):
         kept = self.desk.draft(trace)
         own = next((each for each in self._trace["given"] if each["own"]), None)
         if kept is not None:
-            return {"trace": trace, "content": facts.draft_content(kept.content), "saved": kept.saved, "kept": True}
+            content = facts.draft_content(kept.content)
+            return {"trace": trace, "content": content, "saved": kept.saved, "kept": True}
         return {"trace": trace, "content": facts.draft_content(own["verdict"] if own else {}), "kept": False}
 
     def _close_internals(self) -> None:
@@ -208,7 +209,7 @@ class ReviewDesk(anywidget.AnyWidget):
 
     def _answer(self, _: Any, message: Any, buffers: Any) -> None:
         """Do what is asked, and say that it was done or why not."""
-        action = self._ACTIONS.get(message.get("do")) if isinstance(message, dict) else None
+        action = self._ACTIONS.get(str(message.get("do"))) if isinstance(message, dict) else None
         if action is None:
             return
         reply: dict[str, Any] = {"to": message.get("id")}
@@ -235,11 +236,13 @@ class ReviewDesk(anywidget.AnyWidget):
 
     def _do_draft(self, asked: _Asked) -> dict[str, Any]:
         trace, content = str(asked["trace"]), facts.draft_content(asked["content"])
-        new = self.desk.draft(trace) is None
+        new = not (self._draft.get("trace") == trace and self._draft["kept"])
         self._draft = {"trace": trace, "content": content, "saved": None, "kept": True}
         try:
             saved = self.desk.save_draft(trace, content).saved
         except StoreError as error:
+            if trace == self.selected and self._trace["state"] == UNASSIGNED:
+                return {"memory": True}  # the database keeps drafts of assigned traces only
             return {"error": str(error), "memory": True}
         self._draft = self._draft | {"saved": saved}
         if new:
@@ -271,11 +274,14 @@ class ReviewDesk(anywidget.AnyWidget):
         return next(left, None) or (None if self.desk.may_adjudicate else self.desk.next())
 
     def _do_page(self, asked: _Asked) -> None:
-        start, order = max(0, int(asked.get("start", 0))), str(asked.get("order", "signals"))
-        if asked.get("kind") == "settle":
-            self._list = facts.settle_facts(self.desk, start)
+        """Turn to a page of the queue or of the disagreements; without a start, to that of the open trace."""
+        order, start = str(asked["order"]), asked.get("start")
+        if start is None:
+            start = facts.page_near(self.desk, self.selected, order) if asked["kind"] == "queue" else 0
+        if asked["kind"] == "settle":
+            self._list = facts.settle_facts(self.desk, max(0, int(start)))
         else:
-            self._list = facts.queue_facts(self.desk, start, order)
+            self._list = facts.queue_facts(self.desk, max(0, int(start)), order)
 
     def _do_search(self, asked: _Asked) -> None:
         words = str(asked["words"])
@@ -304,7 +310,7 @@ class ReviewDesk(anywidget.AnyWidget):
         if asked["trace"] != self.selected or not self.selected:
             raise ReviewError("Another trace is open by now, in another view of this desk. Nothing was stored.")
 
-    _ACTIONS: ClassVar[dict[Any, Callable[["ReviewDesk", _Asked], dict[str, Any] | None]]] = {
+    _ACTIONS: ClassVar[dict[str, Callable[["ReviewDesk", _Asked], dict[str, Any] | None]]] = {
         "open": _do_open,
         "reveal": _do_reveal,
         "mark": _do_mark,

@@ -12,12 +12,13 @@ export class DeskDraft {
   }
 
   // Begin with what is kept of a trace.
-  load({ trace, content, saved, kept }) {
+  load({ trace, content, saved, kept, inMemory }) {
     this.settle();
     this.trace = trace ?? "";
     this.content = { ...emptyVerdict(), ...content };
     this.dirty = false;
-    this.state = kept ? (saved ? { saved } : { error: "the database could not be written", memory: true }) : {};
+    const failed = inMemory ? {} : { error: "the database could not be written when it was saved" };
+    this.state = !kept ? {} : saved ? { saved } : { memory: true, ...failed };
   }
 
   set(changes) {
@@ -37,7 +38,7 @@ export class DeskDraft {
     this.dirty = false;
     const { saved, error, memory } = await this.save(trace, structuredClone(this.content));
     if (trace !== this.trace) return;
-    this.state = error ? { error, memory } : { saved, saving: this.dirty };
+    this.state = { error, memory, saved, saving: !error && this.dirty };
     if (error) this.retry();
     this.changed();
   }

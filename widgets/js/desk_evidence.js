@@ -25,6 +25,11 @@ export class DeskEvidence {
   }
 
   draw({ evidence }, { isHidden, isClosed, chosen }) {
+    this.waits.hidden = !isHidden;
+    this.button.disabled = isClosed || !chosen;
+    setText(this.chosen, chosen ? `“${quoteWords(chosen.text).slice(0, 40)}”, ${placeOf(chosen)}` : "choose words in the transcript");
+    if (evidence === this.drawn && isClosed === this.wasClosed) return;
+    Object.assign(this, { drawn: evidence, wasClosed: isClosed });
     this.list.replaceChildren(
       ...evidence.map((each, i) =>
         h(
@@ -40,9 +45,6 @@ export class DeskEvidence {
         ),
       ),
     );
-    this.waits.hidden = !isHidden;
-    this.button.disabled = isClosed || !chosen;
-    setText(this.chosen, chosen ? `“${quoteWords(chosen.text).slice(0, 40)}”, ${placeOf(chosen)}` : "choose words in the transcript");
   }
 }
 
@@ -95,6 +97,9 @@ export class DeskTests {
 
   // `experiments` were saved with the trace by an InterventionBench.
   draw({ causal_tests: tests }, { experiments, isClosed }) {
+    this.opener.disabled = isClosed;
+    if (tests === this.drawn && experiments === this.offered && isClosed === this.wasClosed) return;
+    Object.assign(this, { drawn: tests, offered: experiments, wasClosed: isClosed });
     this.list.replaceChildren(
       ...tests.map((test, i) =>
         h(
@@ -118,6 +123,5 @@ export class DeskTests {
         ),
       ),
     );
-    this.opener.disabled = isClosed;
   }
 }

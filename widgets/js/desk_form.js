@@ -1,7 +1,7 @@
 // The right column: the verdict of this reviewer, and what keeps it from being saved.
 
 import { DeskEvidence, DeskTests } from "./desk_evidence.js";
-import { CONFIDENCE_LEVELS, whyNotYet } from "./desk_words.js";
+import { CONFIDENCE_LEVELS, needsWords, whyNotYet } from "./desk_words.js";
 import { Choice } from "./parts.js";
 import { h, setText } from "./surface.js";
 import { readingText } from "./tokens.js";
@@ -21,6 +21,7 @@ export class DeskForm {
     );
     this.definition = h("p", { class: "moe-secondary" });
     this.guidance = h("p", { class: "moe-secondary" });
+    this.needs = h("p", { class: "moe-secondary" });
     const levels = facts.severities.map(([value, label, meaning]) => ({ value, text: String(value), why: `${label}: ${meaning}` }));
     this.severity = new Choice("Severity", levels, (severity) => desk.fill({ severity }));
     this.meaning = h("p", { class: "moe-secondary" });
@@ -46,7 +47,7 @@ export class DeskForm {
     this.blind = h("p", { class: "moe-secondary", text: this.facts.perTrace > 2 ? BLIND_MANY : BLIND });
     const tags = h("div", { class: "moe-desk-tags", role: "group", "aria-label": "Tags" }, ...this.tags.values());
     return [
-      h("section", {}, h("h3", {}, "Behaviour", h("kbd", { text: "b" })), this.behaviour, this.definition, this.guidance),
+      h("section", {}, h("h3", {}, "Behaviour", h("kbd", { text: "b" })), this.behaviour, this.definition, this.guidance, this.needs),
       h("section", { class: "moe-desk-scales" }, this.severity.element, this.confidence.element, this.meaning),
       this.evidence.element,
       this.tests.element,
@@ -54,7 +55,7 @@ export class DeskForm {
       h("section", {}, h("h3", {}, "Comment", h("kbd", { text: "n" })), this.comment, tags),
       h(
         "section",
-        {},
+        { class: "moe-desk-foot", "aria-label": "Save or skip" },
         h("div", { class: "moe-desk-line moe-desk-give" }, h("span", {}, this.save, h("kbd", { text: "⌃⏎" })), this.skip),
         this.skipForm,
         this.problem,
@@ -104,6 +105,7 @@ export class DeskForm {
     const chosen = this.facts.behaviours.find((b) => b.id === content.behaviour);
     setText(this.definition, readingText(chosen?.definition ?? ""));
     setText(this.guidance, readingText(chosen?.guidance ?? ""));
+    setText(this.needs, needsWords(chosen?.needs ?? []));
     this.severity.draw(content.severity);
     for (const [level, button] of this.severity.buttons) {
       button.disabled = isClosed || Boolean(chosen && !chosen.severities.includes(level));

@@ -86,9 +86,17 @@ export class DeskSignals {
   show({ signals = [], hiddenSignals = 0 }) {
     this.list.replaceChildren(
       ...signals.map((signal) => this.row(signal)),
-      ...(hiddenSignals ? [this.line(this.moreHidden(hiddenSignals), h("span", { class: "moe-secondary", text: "shown once you reveal it" }))] : []),
+      ...(hiddenSignals ? [this.hidden(hiddenSignals)] : []),
     );
     if (!signals.length && !hiddenSignals) this.list.append(h("li", { class: "moe-secondary", text: "none" }));
+  }
+
+  hidden(count) {
+    const once = h("button", {
+      ...{ type: "button", class: "moe-desk-quote", text: "shown once you reveal it" },
+      onclick: () => this.desk.reveal(),
+    });
+    return this.line(this.moreHidden(count), once);
   }
 
   line(name, ...rest) {

@@ -4,6 +4,7 @@ import { INTERNAL_VIEWS } from "./desk_words.js";
 import { h, setText } from "./surface.js";
 import { readingText } from "./tokens.js";
 
+const SHOWN_MS = 200; // until it has its size
 const named = (name) => name[0].toUpperCase() + name.slice(1);
 
 export class DeskInternals {
@@ -64,7 +65,7 @@ export class DeskInternals {
     }
     this.view = view;
     this.element.replaceChildren(view.el);
-    this.element.scrollIntoView({ block: "nearest" });
+    setTimeout(() => this.element.scrollIntoView({ block: "nearest" }), SHOWN_MS);
   }
 
   close() {

@@ -64,7 +64,7 @@ export const DESK_HINTS = [
   [["r"], "reveal"],
   [["e"], "mark evidence"],
   [["b"], "behaviour"],
-  [["0", "4"], "severity"],
+  [["0–4"], "severity"],
   [["⌃⏎"], "save"],
   [["?"], "all keys"],
 ];

@@ -33,6 +33,8 @@ const HEARD = ["_trace", "_messages", "_list", "_summary", "_log", "_calibration
 const CLOSED = "All verdicts on this trace are in, so none of them changes.";
 const SKIPPED = "You skipped this trace, so it takes no verdict of yours.";
 
+const draftState = ({ error, saving }) => (error ? "failed" : saving ? "saving" : "saved");
+
 export class DeskView extends View {
   constructor(model, el) {
     super(model, el, { label: `Review desk: ${model.get("_facts").review}`, className: "moe-desk" });
@@ -44,6 +46,7 @@ export class DeskView extends View {
     this.box.append(this.internals.element); // a view of its own, beside this one's keys
     this.internals.show(model.get("internals"));
     if (!model.get("_log").problems) this.look();
+    if (document.activeElement === document.body) this.root.focus({ preventScroll: true }); // alone on its page
   }
 
   close() {
@@ -158,13 +161,14 @@ export class DeskView extends View {
     this.visit = this.trace.visit;
     this.wanted = this.trace.trace;
     const kept = this.model.get("_draft");
-    this.draft.load(kept.trace === this.trace.trace ? kept : {});
+    const inMemory = this.trace.state === "unassigned";
+    this.draft.load(kept.trace === this.trace.trace ? { ...kept, inMemory } : {});
     this.form.reset(this.draft.content);
-    this.isLate = false;
   }
 
   becameLate(isLate) {
     this.isLate = isLate;
+    this.say(isLate ? "no answer from the kernel: is it running, or busy with a cell?" : "");
     this.schedule();
   }
 
@@ -199,6 +203,7 @@ export class DeskView extends View {
   }
 
   async openNow(trace) {
+    this.root.focus({ preventScroll: true }); // the row that was clicked is soon another
     this.wanted = trace;
     this.draft.flush();
     this.say("");
@@ -218,16 +223,17 @@ export class DeskView extends View {
   }
 
   async turn(changes) {
-    const { kind, order, start } = { ...this.model.get("_list"), start: 0, ...changes };
-    await this.ask("page", { kind, order, start });
-    this.wanted = this.model.get("_list").items[0]?.trace ?? this.wanted;
+    const { kind, order } = { ...this.model.get("_list"), ...changes };
     this.root.focus();
+    await this.ask("page", { kind, order, start: changes.start ?? null });
+    const { items } = this.model.get("_list");
+    if (!items.some((item) => item.trace === this.wanted)) this.wanted = items[0]?.trace ?? this.wanted;
   }
 
   switchMode() {
     if (!this.facts.mayAdjudicate) return this.say("only who may adjudicate sees disagreements");
     const { kind } = this.model.get("_list");
-    return this.turn({ kind: kind === "settle" ? "queue" : "settle" });
+    return this.turn({ kind: kind === "settle" ? "queue" : "settle", order: "signals" });
   }
 
   search(words) {
@@ -237,7 +243,7 @@ export class DeskView extends View {
   endSearch() {
     this.list.search.hidden = true;
     this.root.focus();
-    if (this.model.get("_list").kind === "search") this.turn({ kind: "queue" });
+    if (this.model.get("_list").kind === "search") this.turn({ kind: "queue", order: "signals" });
   }
 
   async claim(number) {
@@ -292,8 +298,10 @@ export class DeskView extends View {
     this.point(this.text.at(stop - 1), true);
   }
 
+  // An empty chain has no text to reveal, but signals may tell of it.
   reveal() {
-    if (this.trace.hidden) this.ask("reveal", { trace: this.trace.trace });
+    const { trace, hidden, hiddenSignals } = this.trace;
+    if (hidden || hiddenSignals) this.ask("reveal", { trace });
   }
 
   showInternals(name) {
@@ -361,6 +369,7 @@ export class DeskView extends View {
       this.form.complain(`Not saved: ${why}`);
       return;
     }
+    this.root.focus({ preventScroll: true });
     await this.give("submit", { trace, content: structuredClone(content) }, "verdict saved");
   }
 
@@ -409,9 +418,11 @@ export class DeskView extends View {
 
   draw() {
     const { model, trace, facts } = this;
+    const hadFocus = this.root.contains(document.activeElement); // what has it may be drawn anew
     this.header.show(model.get("_summary"), trace.embedded);
     this.header.badge(this.header.log, logBadge(model.get("_log")));
-    this.header.badge(this.header.saved, draftBadge({ ...this.draft.state, late: this.isLate }));
+    const late = this.isLate && Boolean(this.draft.state.saving);
+    this.header.badge(this.header.saved, draftBadge({ ...this.draft.state, late }));
     this.header.alarmed(model.get("_log").problems);
     this.list.show(model.get("_list"), model.get("_summary"), facts);
     this.list.mark(trace.trace, this.wanted);
@@ -428,7 +439,8 @@ export class DeskView extends View {
     this.status.write([trace.trace ? ["trace", readingText(trace.name ?? "")] : null, trace.trace ? ["chain", chain] : null]);
     setData(this.root, "trace", trace.name ?? "");
     setData(this.root, "chain", trace.trace ? chain : "");
-    setData(this.root, "draft", this.isLate ? "late" : this.draft.state.error ? "failed" : this.draft.state.saving ? "saving" : "saved");
+    setData(this.root, "draft", late ? "late" : draftState(this.draft.state));
+    if (hadFocus && !this.root.contains(document.activeElement)) this.root.focus({ preventScroll: true });
   }
 
   drawTrace(trace) {

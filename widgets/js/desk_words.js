@@ -43,10 +43,28 @@ export function placeOf({ channel, start, stop }) {
   return stop - start > 1 ? `${channel} ${start}–${stop - 1}` : `${channel} ${start}`;
 }
 
+const NEEDED = {
+  chain: "the chain revealed",
+  evidence: "evidence",
+  alternative: "another explanation",
+  "causal test": "a causal test",
+};
+
+export function needsWords(needs) {
+  return needs.length ? `Needs ${needs.map((need) => NEEDED[need] ?? need).join(", ")}.` : "";
+}
+
+const share = (value) => value.toFixed(2).replace(/^0/, "");
+
+// Precision and recall with their intervals: [precision, recall, [low, high], [low, high], n, positives].
 export function measuredWords(measured) {
   if (!measured) return "how often it is right was not measured";
-  const [precision, recall] = measured.map((v) => v.toFixed(2).replace(/^0/, ""));
-  return `right ${precision}, found ${recall} of those there are: embedded model, 282 completions`;
+  const [precision, recall, precisely, recalled, n, positives] = measured;
+  const within = ([low, high]) => `${share(low)}–${share(high)}`;
+  return (
+    `of the embedded model’s completions (n = ${n}, ${positives} of them so): precision ${share(precision)} ` +
+    `(95 % ${within(precisely)}), recall ${share(recall)} (${within(recalled)})`
+  );
 }
 
 // What the open trace is, beside its name.
@@ -87,6 +105,9 @@ export function draftBadge({ saving, error, memory, saved, late }) {
     return { text, kind: "warning", title: error };
   }
   if (saving) return { text: "saving the draft", kind: "plain", title: "changes are saved as you make them" };
+  if (memory) {
+    return { text: "draft in memory", kind: "plain", title: "drafts of what is settled last as long as the kernel" };
+  }
   if (saved) return { text: `draft saved ${clockTime(saved)}`, kind: "plain", title: `in the database, ${saved}` };
   return null;
 }
