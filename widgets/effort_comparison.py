@@ -112,6 +112,11 @@ class EffortComparison(SharedSelection):
         """The chosen rollout."""
         return self._trace(self.column, self.rollouts[self.column])
 
+    @property
+    def groups(self) -> Mapping[str, Traces]:
+        """Name → rollouts, in the order of the columns."""
+        return self._groups
+
     def explore(self) -> TraceExplorer:
         """Show the chosen rollout in a `TraceExplorer` below the comparison, and return it."""
         self.explorer = TraceExplorer(self.trace, token=self.token)

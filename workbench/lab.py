@@ -17,10 +17,12 @@ def run_lab(notebook: Path, browser: bool = True, port: int | None = None) -> No
     """Run JupyterLab in this process, open on ``notebook``, until it is stopped.
 
     It listens on loopback only, with Jupyter's token, shows the notebook's folder, and asks nothing of the network:
-    no update checks, no news, no extension list. The user's own settings are read and left as they are.
+    no update checks, no news, no extension list. The user's own settings are read and left as they are. By default
+    the views' state is saved in the notebook, so that one opened later shows them without running it.
     """
     from jupyterlab.labapp import LabApp  # takes a second to import
 
+    _add_settings()
     notebook = notebook.resolve()
     arguments = [
         "--ServerApp.ip=127.0.0.1",
@@ -36,6 +38,12 @@ def run_lab(notebook: Path, browser: bool = True, port: int | None = None) -> No
     if hasattr(os, "geteuid") and os.geteuid() == 0:
         arguments.append("--ServerApp.allow_root=True")  # root in a container; loopback and token hold there too
     LabApp.launch_instance(argv=arguments)
+
+
+def _add_settings() -> None:
+    """Add this project's default settings of JupyterLab; what the user chose in its settings wins over them."""
+    own = str(Path(__file__).parent / "lab_settings")
+    os.environ["JUPYTER_CONFIG_PATH"] = os.pathsep.join(filter(None, [os.environ.get("JUPYTER_CONFIG_PATH"), own]))
 
 
 def shipped_notebook(name: str = FIRST_NOTEBOOK) -> Path:

@@ -108,7 +108,7 @@ export class AttentionMaps {
     const { keys, perStripe } = this.plan(selection);
     if (!keys.length) return missing("no tokens but the first");
     const blocks = keys.map((key) => this.blocks.peek(key));
-    if (!blocks.some(Boolean)) return waiting(what);
+    if (!blocks.some(Boolean)) return this.blocks.isLost ? missing(`${what}: needs a kernel`) : waiting(what);
     const id = `${keys[0]} ${blocks.map((block) => (block ? 1 : 0)).join("")}`;
     if (this.kept.id !== id) {
       const stripes = blocks.map((block) => block && read(block));

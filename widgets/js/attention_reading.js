@@ -2,7 +2,7 @@
 // most, the rows that read a key, and the tokens of two stretches against one another. Nothing is renormalised.
 
 import { dot, largest, rowLogSumExp, windowStart } from "./numerics.js";
-import { Reading, here, missing, ranges, undefinedValue, waiting } from "./reading.js";
+import { Reading, here, missing, ranges, undefinedValue } from "./reading.js";
 
 const LISTED = 8;
 const WORTH_LISTING = 0.0005;
@@ -71,14 +71,14 @@ export class AttentionReading extends Reading {
     const { blocks, facts } = this;
     if (blocks.has("attention_logsumexp", layer)) {
       const values = blocks.get(`head/attention_logsumexp/${layer}/${head}/${page}`);
-      return values ? here({ values }) : waiting("log-sum-exps");
+      return values ? here({ values }) : this.wait("log-sum-exps");
     }
     const window = facts.attention.windows[layer] ?? facts.numTokens;
     if (facts.numTokens * Math.min(window, facts.numTokens) > ROWS_COMPUTED) {
       return missing("attention_logsumexp not captured, and too many rows to compute it");
     }
     const values = this.computedLse(layer, head);
-    return values ? here({ values: values.subarray(page * facts.page.head) }) : waiting("queries and keys");
+    return values ? here({ values: values.subarray(page * facts.page.head) }) : this.wait("queries and keys");
   }
 
   computedLse(layer, head) {
@@ -115,7 +115,7 @@ export class AttentionReading extends Reading {
     const stop = window ? Math.min(facts.numTokens, token + window) : facts.numTokens;
     if (stop <= token + 1) return undefinedValue("undefined: no later token sees this one");
     const keys = blocks.headSpan("keys", layer, this.kvHead(head), token, token + 1);
-    if (!keys) return waiting(`keys of layer ${layer}`);
+    if (!keys) return this.wait(`keys of layer ${layer}`);
     const at = (token - keys.start) * facts.dHead;
     const key = keys.values.subarray(at, at + facts.dHead);
     const found = { weights: new Float32Array(stop - token - 1), waitingFor: null };
@@ -163,7 +163,7 @@ export class AttentionReading extends Reading {
     const span = blocks.headSpan("keys", layer, this.kvHead(head), k0, k1);
     const lse = this.rowsLse(layer, head, r0, r1);
     if (lse.state === "missing") return lse;
-    if (!queries || !span || lse.state !== "here") return waiting(`queries and keys of layer ${layer}`);
+    if (!queries || !span || lse.state !== "here") return this.wait(`queries and keys of layer ${layer}`);
     const [perRow, perKey] = [Math.ceil((r1 - r0) / BLOCK), Math.ceil((k1 - k0) / BLOCK)];
     const [height, width] = [Math.ceil((r1 - r0) / perRow), Math.ceil((k1 - k0) / perKey)];
     const values = new Float32Array(height * width).fill(NaN);
@@ -201,7 +201,7 @@ export class AttentionReading extends Reading {
     if (!blocks.has("sink_logits", layer)) return here({ values: null });
     if (!blocks.has("attention_logsumexp", layer)) return missing("log-sum-exp not captured");
     const span = blocks.headSpan("attention_logsumexp", layer, head, 0, facts.numTokens);
-    if (!span) return waiting("sink mass");
+    if (!span) return this.wait("sink mass");
     const sink = blocks.sinkLogit(layer, head);
     return here({ values: span.values.map((lse) => Math.exp(sink - lse)) });
   }

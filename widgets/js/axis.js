@@ -5,7 +5,6 @@ import { largest, twoDigits } from "./numerics.js";
 import { MINIMAP, Minimap } from "./minimap.js";
 import { paintAttentionLane, paintExpertRoll } from "./lanes.js";
 import { QUANTITIES } from "./quantities.js";
-import { waiting } from "./reading.js";
 import { CellWidths, cellAt, paintBand, paintIndex, paintStrip, stripLayout } from "./strip.js";
 import { Surface, h, paintAbsence, setData } from "./surface.js";
 
@@ -126,7 +125,7 @@ export class Axis {
     const experts = blocks.layerColumn("expert_indices", layer);
     const weights = blocks.has("expert_weights", layer) ? blocks.layerColumn("expert_weights", layer) : undefined;
     if (!experts || weights === null) {
-      paintAbsence(ctx, palette, waiting(`experts of layer ${layer}`), 0, Y.roll, width, height);
+      paintAbsence(ctx, palette, reading.wait(`experts of layer ${layer}`), 0, Y.roll, width, height);
       return;
     }
     const { numExperts, topK } = facts;

@@ -18,6 +18,7 @@ export class Blocks {
     this.wanted = new Set();
     this.inFlight = new Set();
     this.failed = new Map(); // key → what went wrong
+    this.isLost = false; // whether the kernel that is asked does not answer
     this.timer = null;
     this.onMessage = (message, buffers) => this.receive(message, buffers);
     model.on("msg:custom", this.onMessage);
@@ -74,12 +75,16 @@ export class Blocks {
     if (!keys.length || this.inFlight.size) return;
     keys.slice(0, 24).forEach((key) => this.inFlight.add(key));
     this.model.send({ fetch: [...this.inFlight] });
-    this.timer = setTimeout(() => this.onArrive("no answer from the kernel: is it running?"), PATIENCE_MS);
+    this.timer = setTimeout(() => {
+      this.isLost = true;
+      this.onArrive("no answer from the kernel: is it running?");
+    }, PATIENCE_MS);
   }
 
   receive(message, buffers) {
     if (!message?.blocks && !message?.failed) return;
     clearTimeout(this.timer);
+    this.isLost = Boolean(message.gone);
     this.inFlight.clear();
     (message.blocks ?? []).forEach((key, i) => this.keep(key, decode(viewOf(buffers[i]), this.dtypeOf(key))));
     for (const [key, why] of Object.entries(message.failed ?? {})) this.failed.set(key, why);

@@ -25,8 +25,29 @@ export function badges(facts) {
   if (facts.dtype)
     out.push({ text: DTYPES[facts.dtype] ?? facts.dtype, kind: "plain", title: `the model ran in ${facts.dtype}` });
   for (const [name, arrays] of CAPTURES) out.push(captureBadge(name, arrays, facts));
+  out.push(...pageBadges(facts));
   if (facts.truncated)
     out.push({ text: `✂ ${facts.truncated}`, kind: "warning", title: "the rollout did not end by itself" });
+  return out;
+}
+
+// What a page without a kernel holds less of; see widgets/export_page.py.
+function pageBadges({ rounded, stretch }) {
+  const out = [];
+  if (rounded)
+    out.push({
+      text: "rounded for the page",
+      kind: "warning",
+      title: `${rounded.join(" and ")} are int8 here, with a scale for each token and head; in the trace as captured`,
+    });
+  if (stretch) {
+    const [start, stop, total] = stretch.map((n) => n.toLocaleString("en"));
+    out.push({
+      text: `tokens ${start}–${stop} of ${total}`,
+      kind: "warning",
+      title: `token 0 here is token ${start} of the trace; attention to tokens before it is not in the page`,
+    });
+  }
   return out;
 }
 

@@ -1,6 +1,7 @@
 // The keyboard: which key does what, and the overlay that lists them. Handled keys never reach the notebook.
 
-import { h } from "./surface.js";
+import { savePicture } from "./picture.js";
+import { h, setText } from "./surface.js";
 
 const PLAIN = {
   ArrowLeft: (x) => x.step(-1),
@@ -51,6 +52,14 @@ export function actionOf({ key, shiftKey, ctrlKey, metaKey, altKey }) {
   return shiftKey ? (SHIFTED[key] ?? (key === "[" || key === "]" ? PLAIN[key] : undefined)) : PLAIN[key];
 }
 
+// Every view has these.
+const PICTURES = { P: "png", S: "svg" };
+
+function pictureAction({ key, shiftKey, ctrlKey, metaKey, altKey }) {
+  const kind = shiftKey && !ctrlKey && !metaKey && !altKey ? PICTURES[key] : undefined;
+  return kind && ((view) => view.help.save(kind));
+}
+
 const TYPED_INTO = "input, textarea, select";
 
 // Do what a key means to a view; `find` gives the action, or undefined when the key is not the view's.
@@ -63,7 +72,7 @@ export function handleKey(view, event, find = actionOf) {
     event.stopPropagation();
     return;
   }
-  const action = find(event);
+  const action = find(event) ?? pictureAction(event);
   if (!action) return;
   event.preventDefault();
   event.stopPropagation();
@@ -73,7 +82,7 @@ export function handleKey(view, event, find = actionOf) {
 export class Help {
   constructor(view, keys = ALL_KEYS) {
     this.view = view;
-    const rows = keys.map(([caps, words]) =>
+    const rows = [...keys.slice(0, -2), ["⇧P ⇧S", "save a picture: PNG, SVG"], ...keys.slice(-2)].map(([caps, words]) =>
       h("tr", {}, h("td", {}, ...caps.split(" ").map((c) => h("kbd", { text: c }))), h("td", { text: words })),
     );
     const close = h("button", { type: "button", class: "moe-button", text: "Close", onclick: () => this.close() });
@@ -83,8 +92,25 @@ export class Help {
       h("b", { text: "All keys" }),
       h("table", {}, h("tbody", {}, ...rows)),
       h("div", { class: "moe-secondary", text: "Everything drawn can be clicked." }),
-      close,
+      h("div", { class: "moe-overlay-buttons" }, this.saver("PNG"), this.saver("SVG"), close),
+      (this.said = h("div", { role: "status" })),
     );
+  }
+
+  saver(name) {
+    const save = () => this.save(name.toLowerCase());
+    return h("button", { type: "button", class: "moe-button", text: `Save ${name}`, onclick: save });
+  }
+
+  // Save a picture of the view without this list in it; what goes wrong is said here.
+  async save(kind) {
+    this.close();
+    try {
+      await savePicture(this.view, kind);
+    } catch (problem) {
+      setText(this.said, `no ${kind.toUpperCase()} of this view: ${problem.message}`);
+      this.element.hidden = false;
+    }
   }
 
   toggle() {

@@ -17,7 +17,19 @@ function halves() {
   return halfTable;
 }
 
-const ITEM_BYTES = { uint8: 1, uint16: 2, int32: 4, float16: 2, bfloat16: 2, float32: 4, float64: 8 };
+// Rows of int8 with a scale each, made by widgets/page_state.py: their length, their scales, their values.
+function decodeRounded(view) {
+  const width = view.getUint32(0, true);
+  const rows = (view.byteLength - 4) / (4 + width);
+  const out = new Float32Array(rows * width);
+  for (let row = 0, at = 0; row < rows; row++) {
+    const scale = view.getFloat32(4 + 4 * row, true);
+    for (let i = 0; i < width; i++, at++) out[at] = scale * view.getInt8(4 + 4 * rows + at);
+  }
+  return out;
+}
+
+const ITEM_BYTES = { uint8: 1, uint16: 2, int32: 4, float16: 2, bfloat16: 2, float32: 4, float64: 8, rounded: 1 };
 
 export function itemBytes(dtype) {
   return ITEM_BYTES[dtype];
@@ -28,6 +40,7 @@ export function decode(view, dtype) {
   let { buffer, byteOffset, byteLength } = view;
   const size = ITEM_BYTES[dtype];
   if (!size) throw new Error(`expected one of the dtypes ${Object.keys(ITEM_BYTES).join(", ")}, got ${dtype}`);
+  if (dtype === "rounded") return decodeRounded(view);
   if (byteOffset % size) {
     buffer = buffer.slice(byteOffset, byteOffset + byteLength);
     byteOffset = 0;

@@ -1,6 +1,6 @@
 // What the token strip can be coloured by: one number per token, with the scale it is drawn on.
 
-import { here, missing, waiting } from "./reading.js";
+import { here, missing } from "./reading.js";
 
 export const QUANTITIES = {
   channel: { label: "channel" },
@@ -43,9 +43,9 @@ export class Quantities {
     if (colorBy === "entropy") return this.whole("entropy", "entropy", (v) => v);
     if (colorBy === "expert_weight") return this.expertWeight(layer, expert);
     if (!blocks.has(colorBy, layer)) return missing(`${QUANTITIES[colorBy].label} of layer ${layer} not captured`);
-    if (colorBy === "router_entropy") return loaded(blocks.layerColumn("router_entropy", layer), "router entropy");
+    if (colorBy === "router_entropy") return loaded(blocks.layerColumn("router_entropy", layer), "router entropy", this.reading);
     const span = blocks.headSpan("sink_mass", layer, head, 0, facts.numTokens);
-    return loaded(span && span.values, "sink mass");
+    return loaded(span && span.values, "sink mass", this.reading);
   }
 
   whole(name, label, change) {
@@ -61,7 +61,7 @@ export class Quantities {
     if (!blocks.has("expert_weights", layer)) return missing(`experts of layer ${layer} not captured`);
     const experts = blocks.layerColumn("expert_indices", layer);
     const weights = blocks.layerColumn("expert_weights", layer);
-    if (!experts || !weights) return waiting("expert weights");
+    if (!experts || !weights) return this.reading.wait("expert weights");
     const values = new Float32Array(facts.numTokens);
     for (let i = 0; i < experts.length; i++) {
       if (experts[i] === expert) values[Math.floor(i / facts.topK)] = weights[i];
@@ -70,6 +70,6 @@ export class Quantities {
   }
 }
 
-function loaded(values, label) {
-  return values ? here({ values }) : waiting(label);
+function loaded(values, label, reading) {
+  return values ? here({ values }) : reading.wait(label);
 }

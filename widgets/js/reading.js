@@ -24,6 +24,11 @@ export class Reading {
     this.lastRow = null;
   }
 
+  // What waits for the kernel, or says that there is none to wait for.
+  wait(what) {
+    return this.blocks.isLost ? missing(`${what}: needs a kernel`) : waiting(what);
+  }
+
   // "router not captured", or "router captured in layers 0–3 only".
   absence(what, name) {
     const captured = this.facts.arrays[name]?.layers ?? [];
@@ -48,7 +53,7 @@ export class Reading {
     const query = blocks.query(layer, head, token);
     const lse = keys && query && this.logSumExp(token, layer, head, query, keys, from);
     if (lse === null) {
-      return waiting(`keys of layer ${layer}, ${blocks.progress("keys", layer, kv, from, token + 1)}`);
+      return this.wait(`keys of layer ${layer}, ${blocks.progress("keys", layer, kv, from, token + 1)}`);
     }
     const weights = attentionPart(query, keys.values, keys.start, from, token + 1, facts.attention.scale, lse);
     this.lastRow = here({ id, from, weights, ...this.sink(layer, head, lse) });
@@ -80,7 +85,7 @@ export class Reading {
       const part = blocks.recent(layer, head, token, stored ? from : start);
       const lse =
         part && this.logSumExp(token, layer, head, part.query, { values: part.keys, start: part.start }, start);
-      if (lse === null) return waiting(`heads of layer ${layer}`);
+      if (lse === null) return this.wait(`heads of layer ${layer}`);
       const weights = attentionPart(part.query, part.keys, part.start, from, token + 1, facts.attention.scale, lse);
       heads.push({ weights, ...this.sink(layer, head, lse) });
     }
@@ -94,7 +99,7 @@ export class Reading {
     const experts = blocks.layerRow("expert_indices", token, layer);
     const weights = blocks.has("expert_weights", layer) ? blocks.layerRow("expert_weights", token, layer) : undefined;
     const logits = blocks.has("router_logits", layer) ? blocks.layerRow("router_logits", token, layer) : undefined;
-    if (experts === null || weights === null || logits === null) return waiting("router");
+    if (experts === null || weights === null || logits === null) return this.wait("router");
     const chosen = Array.from(experts);
     const rest = logits
       ? { probs: softmax(logits), ...routingMargin(logits, chosen) }
@@ -108,7 +113,7 @@ export class Reading {
     if (!blocks.has("lens_token_ids", layer)) return this.absence("lens", "lens_token_ids");
     const ids = blocks.layerRow("lens_token_ids", token, layer);
     const logprobs = blocks.layerRow("lens_logprobs", token, layer);
-    if (!ids || !logprobs) return waiting("lens");
+    if (!ids || !logprobs) return this.wait("lens");
     return here({ ids: Array.from(ids), probs: Array.from(logprobs, Math.exp) });
   }
 
@@ -118,7 +123,7 @@ export class Reading {
     if (!blocks.has("attention_logsumexp", layer)) return this.absence("sink mass", "attention_logsumexp");
     if (!blocks.has("sink_logits", layer)) return missing("family without sinks");
     const lse = blocks.layerRow("attention_logsumexp", token, layer);
-    if (!lse) return waiting("sink mass");
+    if (!lse) return this.wait("sink mass");
     return here({
       masses: Array.from({ length: facts.numHeads }, (_, h) => Math.exp(blocks.sinkLogit(layer, h) - lse[h])),
     });
@@ -130,7 +135,7 @@ export class Reading {
     if (!blocks.has("top_token_ids")) return missing("alternatives not captured");
     const logprobs = blocks.tokenRow("top_logprobs", token);
     const ids = blocks.tokenRow("top_token_ids", token);
-    if (!ids || !logprobs) return waiting("alternatives");
+    if (!ids || !logprobs) return this.wait("alternatives");
     if (Number.isNaN(logprobs[0])) return undefinedValue(`undefined: nothing precedes token ${token}`);
     const rows = Array.from(ids, (id, i) => ({ id, prob: Math.exp(logprobs[i]), actual: id === tokens.ids[token] }));
     if (!rows.some((r) => r.actual) && blocks.has("logprobs")) {

@@ -6,6 +6,7 @@ export function h(tag, properties = {}, ...children) {
   for (const [name, value] of Object.entries(properties)) {
     if (value === undefined || value === null || value === false) continue;
     if (name === "text") node.textContent = value;
+    else if (name === "style") node.style.cssText = value; // as an attribute a strict page would refuse it
     else if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
     else node.setAttribute(name, value === true ? "" : value);
   }
