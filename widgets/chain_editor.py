@@ -139,7 +139,7 @@ class ChainEditor(SharedSelection):
             TraceError: no ``run``, a sentence or branch that is not there, text that does not go with the action, a
                 rest that cannot be kept, samples out of range. And whatever ``run`` raises.
         """
-        self._job = {"state": "running", "done": 0, "of": samples or 1}
+        self._job = {"state": "running", "done": 0, "of": samples or (1 if temperature == 0 else SAMPLES)}
         try:
             edit = self._edit(action, sentence, text, rest, branch)
             found = self._go_on(edit, _samples(samples, temperature), float(temperature), int(seed))

@@ -67,6 +67,7 @@ export class EditorChain extends ChainList {
     const from = side.generatedFrom;
     const begins = from !== null && from !== undefined && start <= from && from < stop;
     const inner = number < 0 ? super.row({ number, start, stop }) : this.sentence(number, start, stop, data);
+    if (number < 0) inner.classList.add("moe-content");
     if (!begins) return inner;
     const words = `written by the model from token ${from.toLocaleString("en")}`;
     return h("div", {}, h("div", { class: "moe-editor-from moe-secondary", text: words }), inner);

@@ -7,16 +7,21 @@ export class EditorTree {
   constructor(view) {
     this.view = view;
     this.list = h("ol", { class: "moe-editor-branches" });
+    const title = h(
+      "div",
+      { class: "moe-panel-title" },
+      h("b", { text: "Branches" }),
+      h("span", { class: "moe-secondary", text: " share of answers, 95 % Wilson" }),
+    );
     this.element = h(
       "section",
-      { class: "moe-editor-tree", tabindex: "0", "aria-label": "Branches" },
+      { class: "moe-editor-tree" },
       h(
         "div",
-        { class: "moe-panel-title" },
-        h("b", { text: "Branches" }),
-        h("span", { class: "moe-secondary", text: " share of answers, 95 % Wilson" }),
+        { class: "moe-editor-scroll", tabindex: "0", role: "region", "aria-label": "Branches" },
+        title,
+        this.list,
       ),
-      this.list,
     );
   }
 
@@ -53,7 +58,7 @@ export class EditorTree {
       "li",
       { style: `margin-left:${Math.min(depth, 6) * 14}px`, "data-depth": depth, "data-shown": String(isShown) },
       button,
-      h("ul", { class: "moe-editor-answers" }, ...record.answers.map((answer) => answerRow(answer))),
+      h("ul", { class: "moe-editor-answers" }, ...record.answers.map((answer) => answerRow(answer, at === 0))),
       h("div", { class: "moe-secondary moe-editor-drawn", text: facts }),
     );
   }
@@ -65,7 +70,7 @@ export function spread(numbers) {
   return least === most ? least.toLocaleString("en") : `${least.toLocaleString("en")}–${most.toLocaleString("en")}`;
 }
 
-function answerRow(found) {
+function answerRow(found, isOriginal) {
   const { answer, count, n, interval, original } = found;
   const percent = (value) => `${(100 * value).toFixed(1)}%`;
   const bar = h(
@@ -81,9 +86,13 @@ function answerRow(found) {
   return h(
     "li",
     { title: original ? "the original's answer" : answer === null ? "cut, or nothing on the final channel" : null },
-    h("span", { class: answer === null ? "moe-editor-answer" : "moe-editor-answer moe-code", text: says }),
+    h(
+      "span",
+      { class: "moe-editor-answer" },
+      h("b", { class: answer === null ? null : "moe-code", text: says }),
+      original && !isOriginal ? h("span", { class: "moe-secondary", text: " as original" }) : "",
+    ),
     bar,
     h("span", { class: "moe-number", text: countWords(found) }),
-    h("span", { class: "moe-secondary moe-editor-same", text: original ? "as original" : "" }),
   );
 }

@@ -25,7 +25,7 @@ function rowsOf(found) {
 
 export class EditorView extends View {
   constructor(model, el) {
-    super(model, el, { label: `Chain editor: ${model.get("_facts").question}`, className: "moe-chain moe-editor" });
+    super(model, el, { label: `Chain editor: ${model.get("_facts").question}`, className: "moe-chain moe-chain-editor" });
     this.onTrait = Object.fromEntries(HEARD.map((name) => [name, () => this.heard(name)]));
     for (const name of HEARD) model.on(`change:${name}`, this.onTrait[name]);
     this.heard("_job");

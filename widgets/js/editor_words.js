@@ -126,5 +126,5 @@ export function pairWords({ shown, beside, differ }, names) {
         ? `same answer: ${lineOf(is)}`
         : `answer ${lineOf(is)} in place of ${lineOf(was)}`;
   const lengths = `chain ${shown.chainTokens.toLocaleString("en")} tokens, ${beside.chainTokens.toLocaleString("en")} in ${names[0]}`;
-  return `${answers} · ${lengths} · ${differ.toLocaleString("en")} rows of tokens differ`;
+  return `${answers} · ${lengths} · ${differ.toLocaleString("en")} rows of tokens differ · one rollout each, the tree has the counts`;
 }
