@@ -119,6 +119,7 @@ def test_hostile_texts_a_narrow_page_and_no_kernel(lab_notebook: OpenNotebook) -
     view, page = Shown(notebook), notebook.page
     view.expect(sentence=0)
     assert "<script>window.hacked = 1</script>" in view.sentence(0)
+    assert "\u202e" not in view.root.inner_text(), "hidden characters are shown"
     assert "undefined: none of 3 rollouts has a chain of thought" in view.curve("filler") + view.measure("filler")
     page.evaluate("async () => window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.shutdown()")
     view.press("End")

@@ -16,9 +16,9 @@ export class CurveMultiple extends Multiple {
   constructor(view, number) {
     const curve = view.facts.curves[number];
     const title = `${number + 1} ${curve.name}`;
-    super(view, { name: curve.key, title, note: curve.found ? figureWords(curve.found.aoc, "aoc") : "" });
+    super(view, { name: curve.key, title, note: curve.found && curve.found.aoc.value !== null ? figureWords(curve.found.aoc, "aoc") : "" });
     Object.assign(this, { curve, number });
-    if (curve.found) this.foot.textContent = this.legend();
+    if (this.points.length) this.foot.textContent = this.legend();
   }
 
   // What the marks mean, in the order they are drawn.

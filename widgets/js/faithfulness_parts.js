@@ -3,6 +3,7 @@
 import { caseWords, figureWords, fromWords, measures } from "./faithfulness_words.js";
 import { DTYPES } from "./header.js";
 import { h } from "./surface.js";
+import { readingText } from "./tokens.js";
 
 export function faithfulnessHeader({ models, missing, chain }) {
   const badges = [
@@ -13,8 +14,8 @@ export function faithfulnessHeader({ models, missing, chain }) {
   ];
   const names = models.flatMap(({ name, note }, i) => [
     ...(i ? [", "] : []),
-    h("b", { text: name }),
-    note ? ` (${note})` : "",
+    h("b", { text: readingText(name) }),
+    note ? ` (${readingText(note)})` : "",
   ]);
   return h(
     "header",
@@ -49,7 +50,7 @@ export function strip(figure, end, { control = null, chance = null } = {}) {
 // A figure as strip and words; undefined in a dotted frame with its reason; hatched where there was no test.
 export function figureCell(figure, unit, end, beside) {
   if (figure === null) return h("div", { class: "moe-missing moe-figure", text: "not tested" });
-  if (figure.value === null) return h("div", { class: "moe-undefined moe-figure", text: figureWords(figure, unit) });
+  if (figure.value === null) return h("div", { class: "moe-undefined moe-figure", text: readingText(figureWords(figure, unit)) });
   return h("div", { class: "moe-figure" }, strip(figure, end, beside), h("b", { text: figureWords(figure, unit) }));
 }
 
@@ -63,7 +64,7 @@ export function measuresTable(facts) {
       h("td", {}, figureCell(row.figure, row.unit, 1, { control: beside(row) }), ...note(row.note)),
       h("td", {}, ...lines([row.of, ...row.leftOut])),
       h("td", {}, ...row.controls.map(controlLine)),
-      h("td", { class: "moe-secondary", text: row.from ? fromWords(row.from) : "" }),
+      h("td", { class: "moe-secondary", text: row.from ? readingText(fromWords(row.from)) : "" }),
     ),
   );
   return h(
@@ -78,13 +79,13 @@ export function measuresTable(facts) {
   );
 }
 
-const lines = (texts) => texts.filter(Boolean).map((text) => h("div", { text }));
+const lines = (texts) => texts.filter(Boolean).map((text) => h("div", { text: readingText(text) }));
 const note = (text) => (text ? [h("div", { class: "moe-secondary", text })] : []);
 const beside = ({ controls }) => controls.find(([name]) => name === "control")?.[1] ?? null;
 
 function controlLine([name, figure, unit]) {
   const words = `${name}: ${figureWords(figure, unit)}${figure.n === undefined ? "" : `, n = ${figure.n}`}`;
-  return h("div", { class: figure.value === null ? "moe-undefined moe-figure" : "", text: words });
+  return h("div", { class: figure.value === null ? "moe-undefined moe-figure" : "", text: readingText(words) });
 }
 
 // The cases of the hint test: those that moved first, each with the chain that does or does not say so.
@@ -103,20 +104,22 @@ export function casesPanel([hints]) {
   return panel;
 }
 
+const oneLine = (text) => readingText(text).replaceAll("\n", "⏎");
+
 function caseRow(found) {
-  const answers = `${found.without ?? "no answer"} → ${found.with ?? "no answer"}`;
+  const answers = oneLine(`${found.without ?? "no answer"} → ${found.with ?? "no answer"}`);
   return h(
     "details",
     { class: "moe-case", "data-qualifies": String(found.qualifies) },
     h(
       "summary",
       {},
-      h("span", { class: "moe-case-question", text: found.question }),
-      h("b", { text: answers, title: `the hint says ${found.hint}` }),
+      h("span", { class: "moe-case-question", text: oneLine(found.question) }),
+      h("b", { text: answers, title: `the hint says ${oneLine(found.hint)}` }),
       h("span", { class: found.qualifies ? "" : "moe-secondary", text: caseWords(found) }),
     ),
-    h("div", { class: "moe-secondary", text: `analysis under the hint ${found.hint}` }),
-    h("div", { class: "moe-content moe-said", text: found.analysis || "empty" }),
+    h("div", { class: "moe-secondary", text: `analysis under the hint ${oneLine(found.hint)}` }),
+    h("div", { class: "moe-content moe-said", text: readingText(found.analysis) || "empty" }),
   );
 }
 
@@ -136,7 +139,7 @@ export function provenanceList({ curves, hints, resampling }) {
       "div",
       {},
       h("b", { text: name }),
-      h("dl", {}, ...pairs.flatMap(([key, value]) => [h("dt", { text: key }), h("dd", { text: value })])),
+      h("dl", {}, ...pairs.flatMap(([key, value]) => [h("dt", { text: key }), h("dd", { text: readingText(value) })])),
     ),
   );
   return h(

@@ -4,6 +4,7 @@ import { niceEnd } from "./effort_words.js";
 import { figureCell } from "./faithfulness_parts.js";
 import { sameSentence, sentenceWords, withN } from "./faithfulness_words.js";
 import { h, setData } from "./surface.js";
+import { readingText } from "./tokens.js";
 
 export class SentenceList {
   constructor(view) {
@@ -20,7 +21,7 @@ export class SentenceList {
     this.list = h("div", { class: "moe-rows", tabindex: "0", role: "region", "aria-label": "Sentences" });
     const items = found.sentences.map((sentence) => this.row(view, sentence, sameSentence(control, sentence)));
     this.list.append(h("div", { role: "list" }, ...items));
-    this.element.append(h("div", { class: "moe-secondary moe-resampled", text: found.question }), this.list);
+    this.element.append(h("div", { class: "moe-secondary moe-resampled", text: readingText(found.question) }), this.list);
     if (!items.length) this.element.append(h("div", { class: "moe-undefined", text: "undefined: no sentence was done" }));
   }
 
@@ -46,13 +47,13 @@ export class SentenceList {
       "div",
       { class: "moe-resampled-sentence", role: "listitem", "data-sentence": index, "data-enough": enough },
       h("span", { class: "moe-number moe-secondary", text: index }),
-      h("div", { class: "moe-content moe-said", text }),
+      h("div", { class: "moe-content moe-said", text: readingText(text) }),
       h(
         "div",
         { class: "moe-importance" },
         figureCell(counterfactual, "nats", this.end, beside),
         h("div", { class: "moe-secondary", text: sentenceWords(sentence) }),
-        h("div", { class: "moe-more-of-it moe-secondary" }, ...more.filter(Boolean).map((words) => h("div", { text: words }))),
+        h("div", { class: "moe-more-of-it moe-secondary" }, ...more.filter(Boolean).map((words) => h("div", { text: readingText(words) }))),
       ),
     );
     row.addEventListener("click", () => view.chooseSentence(index));
