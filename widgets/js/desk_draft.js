@@ -13,7 +13,7 @@ export class DeskDraft {
 
   // Begin with what is kept of a trace.
   load({ trace, content, saved, kept, inMemory }) {
-    this.settle();
+    this.flush(); // of the trace before
     this.trace = trace ?? "";
     this.content = { ...emptyVerdict(), ...content };
     this.dirty = false;
@@ -49,7 +49,7 @@ export class DeskDraft {
     this.timer = setTimeout(() => this.flush(), RETRY_MS);
   }
 
-  // It was given as a verdict, or another trace is open: nothing is left to save.
+  // It is given as a verdict: nothing is left to save.
   settle() {
     clearTimeout(this.timer);
     this.dirty = false;

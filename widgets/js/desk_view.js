@@ -386,9 +386,13 @@ export class DeskView extends View {
     this.isBusy = true;
     this.schedule();
     const before = this.visit;
+    this.draft.settle();
     const { error } = await this.ask(what, rest);
     this.isBusy = false;
-    if (this.visit === before && error) return;
+    if (this.visit === before && error) {
+      this.draft.set({}); // it stays a draft
+      return;
+    }
     this.root.focus();
     this.say(words);
     if (error) this.form.complain(error);
