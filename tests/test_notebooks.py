@@ -96,6 +96,11 @@ assert second.enough and second.counterfactual.value > 1 > 10 * under_hint.sente
 assert last_one.different == 0
 assert set(in_vain.changed) == {"249"} and wrong.final not in by_hand.changed
 assert report.missing == ("mistakes", "filler")
+assert view._facts["hints"][1]["toHint"]["value"] == 0 and view._facts["curves"][0]["control"]["aoc"]["value"] > 0.5
+assert [s["text"] for s in view._facts["resampling"][1]["sentences"]] == [s.text.strip() for s in found.sentences]
+assert chain._selection_key == view._selection_key
+view.sentence = 1
+assert trace.text(view.token, view.token + second.stop - second.start) == second.text
 """,
 }
 
