@@ -1,6 +1,7 @@
 """What a view says of an experiment, as JSON; and of its transcript, beside the baseline's."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -10,9 +11,9 @@ from widgets.blocks import TraceBlocks
 from workbench.analysis.compare.alignment import align
 from workbench.analysis.reasoning import final_answer
 from workbench.labelled import Labelled
-from workbench.trace import Trace
+from workbench.trace import Trace, TraceError
 
-__all__ = ["ExperimentResult", "experiment_record", "transcript_facts", "whole_text"]
+__all__ = ["ExperimentResult", "experiment_record", "given_facts", "transcript_facts", "whole_text"]
 
 
 class ExperimentResult(Protocol):
@@ -43,13 +44,18 @@ def experiment_record(result: ExperimentResult, asked: dict[str, Any]) -> dict[s
 
     Args:
         result: of the experiment.
-        asked: descriptions, generate and controls, as it was asked for.
+        asked: descriptions, generate and controls, as it was asked for; a vector or a source that it names is kept
+            with the hash of what was used, so that another of that name is not taken for it.
     """
+    own = _row(result)
+    held = [_held(*pair) for pair in zip(asked["asked"], own["done"], strict=True)]
     controls = [_row(control) | {"matches": _matches(control)} for control in result.controls]
     matched = any(control["matches"] for control in controls)
     return {
         **asked,
-        **_row(result),
+        **own,
+        "asked": [{**one, **hashes} for one, (hashes, _) in zip(asked["asked"], held, strict=True)],
+        "done": [{**one, **name} for one, (_, name) in zip(own["done"], held, strict=True)],
         "first": int(result.aligned.first_token),
         "compared": len(result.kl.values) - int(result.aligned.first_token) - 1,
         "generated": result.generated,
@@ -59,6 +65,49 @@ def experiment_record(result: ExperimentResult, asked: dict[str, Any]) -> dict[s
         "kind": "load-matched" if matched else "random",
         "controlRows": controls,
     }
+
+
+def _held(asked: Mapping[str, Any], done: Mapping[str, Any]) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the hash and the name of the vector or the source that was used; nothing for other variants."""
+    if isinstance(name := asked.get("vector"), str):
+        return {"sha256": done["sha256"]}, {"name": name}
+    if isinstance(name := asked.get("source"), str):
+        return {"sha256": done["source"]["token_ids_sha256"]}, {"name": name}
+    return {}, {}
+
+
+def given_facts(vectors: Mapping[str, Any], sources: Mapping[str, Trace]) -> dict[str, Any]:
+    """Return what a form says of the vectors and traces it may name: JSON.
+
+    Raises:
+        TraceError: a vector that is not one row of finite numbers, or a source without the residual stream.
+    """
+    return {
+        "vectors": [{"name": str(name), "norm": _norm(name, vector)} for name, vector in vectors.items()],
+        "sources": [_source_facts(name, source) for name, source in sources.items()],
+    }
+
+
+def _norm(name: str, vector: Any) -> float:
+    try:
+        values = np.asarray(vector, dtype=np.float32)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TraceError(f"expected numbers [d_model] as the vector {name!r}, got {type(vector).__name__}") from error
+    if values.ndim != 1 or not np.isfinite(values).all():
+        raise TraceError(f"expected finite numbers [d_model] as the vector {name!r}, got shape {values.shape}")
+    return float(np.linalg.norm(values))
+
+
+def _source_facts(name: str, source: Any) -> dict[str, Any]:
+    if not isinstance(source, Trace) or not source.has("residual"):
+        got = f"one with {', '.join(source.captured)}" if isinstance(source, Trace) else type(source).__name__
+        raise TraceError(
+            f"expected a trace with the residual stream as the source {name!r}, got {got}; capture or replay it with "
+            "CaptureSpec(lens=False, residual=[0, 1, …])"
+        )
+    question = str(source.meta.get("question") or "")
+    layers = [int(layer) for layer in source.layers("residual")]
+    return {"name": str(name), "question": question, "numTokens": len(source), "layers": layers}
 
 
 def _row(changed: Any) -> dict[str, Any]:

@@ -1,5 +1,6 @@
-"""InterventionBench in a real JupyterLab: an experiment by mouse and one by keyboard, against the kernel's numbers."""
+"""InterventionBench in a real JupyterLab: experiments by mouse and by keyboard alone, against the kernel's numbers."""
 
+import re
 from typing import Any
 
 import pytest
@@ -15,8 +16,11 @@ from widgets import InterventionBench, TraceExplorer
 from workbench.experiments.described import experiment_from
 model = wb.load("tiny")
 trace = wb.capture(model, "47 + 85 + 39 = ?", effort="medium", temperature=0)
+spec = wb.CaptureSpec(lens=False, residual=[0, 2])
+other = wb.capture(model, "47 + 85 + 36 = ?", effort="medium", temperature=0, capture=spec)
+given = dict(vectors={"ramp": [i / 100 for i in range(model.d_model)]}, sources={"other sum": other})
 """
-PAIR = "v = InterventionBench(trace, run=partial(experiment_from, model)); v"
+SHOW = "v = InterventionBench(trace, run=partial(experiment_from, model), **given); v"
 
 
 class Bench(View):
@@ -32,7 +36,30 @@ class Bench(View):
         return self.root.locator(".moe-bench-verdict").inner_text()
 
     def text(self, side: int) -> str:
-        return self.root.locator(".moe-bench-side").nth(side).locator(".moe-transcript-scroll").inner_text()
+        return self.side(side).inner_text()
+
+    def side(self, side: int) -> Locator:
+        return self.root.locator(".moe-bench-side").nth(side).locator(".moe-transcript-scroll")
+
+    def map(self, kind: str) -> Locator:
+        return self.root.locator(f'.moe-bench-picker[data-kind="{kind}"] .moe-bench-grid')
+
+    def pick(self, kind: str, layer: int, one: int) -> None:
+        """Click the cell of an expert or a head of the embedded model, which has 8 of each in 4 layers."""
+        box = self.map(kind).locator("canvas").bounding_box()
+        assert box is not None
+        wide, tall = (box["width"] - 1) / 8, (box["height"] - 24) / 4
+        at = {"x": (one + 0.5) * wide, "y": 24 + (layer + 0.5) * tall}
+        self.map(kind).locator("canvas").click(position=at)
+
+    def said(self, kind: str) -> str:
+        return self.map(kind).get_attribute("aria-label") or ""
+
+    def picks(self) -> str:
+        return self.field("Experts or heads by layer").input_value()
+
+    def problem(self) -> str:
+        return self.root.locator(".moe-bench-form [role=alert]").inner_text()
 
     def rows(self) -> list[list[str]]:
         """Return the cells of the experiment and its controls."""
@@ -49,34 +76,52 @@ def result(notebook: Any, at: int) -> dict[str, Any]:
     return found
 
 
-def test_an_experiment_by_mouse_and_one_by_keyboard(lab_notebook: OpenNotebook) -> None:
-    notebook = lab_notebook([CAPTURE, PAIR, "x = TraceExplorer(trace); x"], height=1300)
+def test_experiments_by_mouse(lab_notebook: OpenNotebook) -> None:
+    notebook = lab_notebook([CAPTURE, SHOW, "x = TraceExplorer(trace); x"], height=1500)
     bench, explorer, page = Bench(notebook), View(notebook, 1), notebook.page
 
-    # By mouse: zero two experts, with controls, at all tokens.
+    # Two experts from the map, zeroed in the analysis.
     bench.field("Variant").select_option("zero contribution")
-    bench.field("Experts or heads by layer").fill("0: 4, 6")
+    bench.field("At which tokens").fill("analysis")
+    bench.pick("experts", 0, 4)
+    explorer.expect(layer=0, expert=4)
+    bench.pick("experts", 0, 6)
+    bench.pick("experts", 1, 6)
+    assert bench.picks() == "0: 4, 6; 1: 6"
+    bench.pick("experts", 1, 6)
+    assert bench.picks() == "0: 4, 6"
+    bench.pick("experts", 0, 6)
+    bench.pick("experts", 0, 6)
+    load = notebook.evaluate(
+        "(lambda rows: float((trace.expert_indices[rows, 0] == 6).mean()))"
+        "([i for m in trace.messages if m.channel == 'analysis' for i in range(m.content_start, m.stop - 1)])"
+    )
+    page.wait_for_function(
+        "t => document.querySelector('.moe-bench-grid').ariaLabel.includes(t)",
+        arg=f"load {load:.2f}".replace("0.", "."),
+    )
+    assert bench.said("experts").startswith("expert 6 of layer 0: load ")
+    assert ", picked;" in bench.said("experts")
     bench.field("Controls").fill("3")
     bench.button("Run").click()
     bench.expect(shown=0, job="done")
     kernel = result(notebook, 0)
     said = bench.verdict()
-    assert "zero contribution: experts 4 and 6 of layer 0, all tokens" in said
-    assert f"answer {kernel['answer']} in place of 171" in said
-    assert f"mean KL {kernel['kl']:.3f} nats over the 74 tokens" in said
+    assert "zero contribution: experts 4 and 6 of layer 0, analysis tokens" in said
+    assert f"mean KL {kernel['kl']:.3f} nats over the " in said
     assert f"KL larger than {kernel['n'] + 1 - kernel['rank']} of {kernel['n']} load-matched controls" in said
     rows = bench.rows()
     expected = sorted((row["mean_kl"] for row in kernel["all"]), reverse=True)
     assert [float(row[1]) for row in rows] == pytest.approx(expected, abs=6e-4)
     assert rows[[row["control"] for row in sorted(kernel["all"], key=lambda r: -r["mean_kl"])].index(False)][0] == (
-        "zero contribution: experts 4 and 6 of layer 0, all tokens"
+        "zero contribution: experts 4 and 6 of layer 0, analysis tokens"
     )
     assert notebook.evaluate("trace.analysis_text").strip() in bench.text(0)
     assert kernel["text"].strip() in bench.text(1)
     assert bench.root.locator(".moe-differs").count() > 3
 
     # KL along the axis: a click chooses a token, in the other views too, and the status has its number.
-    axis = bench.root.locator(".moe-bench-result canvas")
+    axis = bench.root.locator(".moe-bench-result > canvas")
     box = axis.bounding_box()
     assert box is not None
     token = 45
@@ -86,49 +131,76 @@ def test_an_experiment_by_mouse_and_one_by_keyboard(lab_notebook: OpenNotebook) 
     kl = kernel["at"][token - 1]
     assert f"KL {kl:.3f}" in bench.status() or f"{kl:.1e}"[:3] in bench.status()
 
-    # By keyboard: the shared selection's expert of a layer, added with a and run with r.
-    bench.press("v")
-    page.keyboard.press("Home")  # the first variant
-    bench.field("Variant").select_option("route around")
-    bench.field("Experts or heads by layer").fill("")
-    notebook.execute("x.layer = 1; x.expert = 1")
-    bench.expect(layer=1, expert=1)
-    bench.press("ArrowUp", "]", "a", "ArrowDown", "r")
-    bench.expect(shown=1, job="done", layer=1, expert=2)
-    assert notebook.evaluate("v._history[1]['asked']") == [
-        {"variant": "route around", "experts": {"0": [2]}, "tokens": "all"}
+    # The reader scrolls one transcript, and the other follows.
+    assert_scrolls_together(bench)
+
+    # Another view chooses an expert: the map shows it.
+    notebook.execute("x.layer = 2; x.expert = 5")
+    bench.expect(layer=2, expert=5)
+    assert bench.said("experts").startswith("expert 5 of layer 2: ")
+
+    # A head beside it, and a vector: three changes at once. One is taken out again.
+    bench.button("+ another change").click()
+    bench.field("Variant").select_option("ablate head")
+    bench.pick("heads", 3, 6)
+    assert bench.picks() == "3: 6"
+    assert "sink mass " in bench.root.locator('[data-kind="heads"] .moe-bench-legend').inner_text()
+    bench.button("+ another change").click()
+    bench.field("Variant").select_option("add vector")
+    assert bench.field("After layer").input_value() == "3"
+    bench.field("Factor or logits").fill("-1.5")
+    lines = bench.root.locator(".moe-bench-changes .moe-chip")
+    assert lines.all_inner_texts() == [
+        "zero contribution: experts 4 and 6 of layer 0, analysis tokens",
+        "ablate head: head 6 of layer 3, analysis tokens",
+        "add vector × -1.5: “ramp” after layer 3, analysis tokens",
     ]
+    bench.field("Remove change 1").click()
+    assert lines.count() == 2
+    bench.field("Controls").fill("2")
+    bench.button("Run").click()
+    bench.expect(shown=1, job="done")
     second = result(notebook, 1)
     assert f"mean KL {second['kl']:.3f} nats" in bench.verdict()
-    bench.press(",")
-    bench.expect(shown=0)
-    page.wait_for_function("t => document.querySelector('.moe-bench-verdict').innerText.includes(t)", arg="4 and 6")
-    bench.field("Run experiment 2 again").click()
-    bench.expect(shown=2, job="done")
-    assert notebook.evaluate("v._history[2] == v._history[1]")
+    assert f"of {second['n']} random controls" in bench.verdict()
+    asked = notebook.evaluate("v._history[1]['asked']")
+    assert [one["variant"] for one in asked] == ["ablate head", "add vector"]
+    assert (asked[1]["vector"], asked[1]["factor"], len(asked[1]["sha256"])) == ("ramp", -1.5, 64)
 
-    # Reading the same tokens, heads, and what cannot be done.
-    bench.field("Variant").select_option("suppress span")
-    assert bench.field("Experts or heads by layer").input_value() == ""
+    # A patch from another trace, at one token; what it cannot be is said.
+    bench.field("Remove change 1").click()
+    assert lines.count() == 0 or not lines.first.is_visible()
+    bench.field("Variant").select_option("patch residual")
     bench.button("read the same tokens").click()
-    bench.field("Experts or heads by layer").fill("2: all")
-    bench.field("At which tokens").fill("17–34")
+    bench.button("Run").click()
+    assert bench.problem() == "a patch is of positions: expected tokens with an end, such as 40–60"
+    bench.field("At which tokens").fill("9–11")
+    bench.button("Run").click()
+    assert bench.problem() == "“other sum” has the residual stream of layers 0, 2, not of 3"
+    bench.field("After layer").fill("0")
     bench.field("Controls").fill("0")
-    bench.field("Controls").press("Enter")
-    bench.expect(shown=3, job="done")
-    assert "suppress span: all heads of layer 2, tokens 17–33" in bench.verdict()
+    bench.button("Run").click()
+    bench.expect(shown=2, job="done")
+    assert "patch residual: “other sum” after layer 0, tokens 9–10" in bench.verdict()
     assert "no controls: an effect without one says nothing of what was changed" in bench.verdict()
+
+    # Errors of the model are said, and nothing is kept.
+    bench.field("Variant").select_option("suppress span")
+    assert bench.picks() == ""
     bench.field("Experts or heads by layer").fill("9: all")
     bench.button("Run").click()
-    assert "expected a layer below 4, got “9”" in bench.root.get_by_role("alert").all_inner_texts()[0]
+    assert bench.problem() == "expected a layer below 4, got “9”"
     bench.field("Experts or heads by layer").fill("2: all")
+    bench.field("At which tokens").fill("17–34")
     bench.field("Controls").fill("2")
     bench.button("Run").click()
     bench.expect(job="failed")
     assert notebook.evaluate("v._job['words']") in bench.root.locator(".moe-bench-failed").inner_text()
-    assert notebook.evaluate("len(v.experiments)") == 4
+    assert notebook.evaluate("len(v.experiments)") == 3
     bench.root.locator(".moe-bench-list .moe-chip").first.click()
     bench.expect(shown=0)
+    bench.field("Variant").select_option("zero contribution")
+    bench.field("Experts or heads by layer").fill("0: 4, 6")
     for theme in ("light", "dark"):
         notebook.set_theme(theme)
         bench.expect(theme=theme)
@@ -136,6 +208,101 @@ def test_an_experiment_by_mouse_and_one_by_keyboard(lab_notebook: OpenNotebook) 
         assert_nothing_serious(bench)
         notebook.screenshot(f"intervention_bench_{theme}", of=bench.root)
     assert notebook.page.locator(".jp-Notebook .jp-Cell").count() == 3
+    assert notebook.heard.page_errors == []
+
+
+def assert_scrolls_together(bench: Bench) -> None:
+    """Both sides show the shared beginning at the same height, whichever is scrolled."""
+    for side in (0, 1):
+        for share in (1, 0):
+            bench.side(side).evaluate("(e, to) => { e.scrollTop = to * Math.min(40, e.scrollHeight); }", share)
+            tops = "[...document.querySelectorAll('.moe-bench-side .moe-transcript-scroll')].map(e => e.scrollTop)"
+            moved = "t[0] > 0" if share else "t[0] === 0"
+            bench.page.wait_for_function(f"() => {{ const t = {tops}; return {moved} && Math.abs(t[0] - t[1]) < 3; }}")
+
+
+REOPENED = """
+v.annotated.save("kept.safetensors")
+w = InterventionBench(wb.open_trace("kept.safetensors"), run=partial(experiment_from, model)); w
+"""
+
+
+def test_experiments_by_keyboard_alone_and_a_stop(lab_notebook: OpenNotebook) -> None:
+    notebook = lab_notebook([CAPTURE, SHOW], height=1300)
+    bench, page = Bench(notebook), notebook.page
+    keys = page.keyboard
+
+    # The second variant; on the map of experts with the arrows, and from the view with [ ] and a.
+    bench.press("v", "Home", "ArrowDown", "Escape")
+    bench.expect(token=notebook.evaluate("trace.num_prompt_tokens"))
+    assert bench.field("Variant").input_value() == "zero contribution"
+    bench.press("]", "]", "a", "ArrowDown", "a", "a")
+    assert bench.picks() == "0: 2"
+    bench.map("experts").focus()
+    for key in ("ArrowRight", "ArrowUp", "Space", "Escape"):
+        keys.press(key)
+    bench.expect(layer=0, expert=3)
+    assert bench.picks() == "0: 2, 3"
+
+    # The analysis; one control; run.
+    bench.field("At which tokens").focus()
+    keys.press("Control+A")
+    keys.type("analysis")
+    bench.field("Controls").focus()
+    keys.press("Control+A")
+    keys.type("1")
+    keys.press("Enter")
+    bench.expect(shown=0, job="done")
+    kernel = result(notebook, 0)
+    assert "zero contribution: experts 2 and 3 of layer 0, analysis tokens" in bench.verdict()
+    assert len(bench.rows()) == 1 + kernel["n"] == 2
+
+    # Two changes: one more, of a head, at the selected token alone.
+    bench.press("m", "v", "Home", *["ArrowDown"] * 6, "Escape")
+    assert bench.field("Variant").input_value() == "ablate head"
+    bench.press("]", "a", "ArrowRight", "t", "r")
+    bench.expect(job="failed")
+    assert "controls of zero contribution are matched by load" in bench.root.locator(".moe-bench-failed").inner_text()
+    bench.field("Controls").fill("0")
+    bench.press("r")
+    bench.expect(shown=1, job="done")
+    at = notebook.evaluate("v.token")
+    assert f"ablate head: head 1 of layer 0, tokens {at}–{at}" in bench.verdict()
+    bench.press(",")
+    bench.expect(shown=0)
+    bench.field("Run experiment 2 again").focus()
+    keys.press("Enter")
+    bench.expect(shown=2, job="done")
+    assert notebook.evaluate("v._history[2] == v._history[1]")
+
+    # Stop ends a long one, from the view.
+    entries = bench.root.locator(".moe-bench-list li")
+    entries.first.evaluate("e => { e.dataset.same = 'yes'; }")
+    bench.field("Remove change 2").click()
+    bench.field("Variant").select_option("add vector")
+    bench.field("Controls").fill("90")
+    before = notebook.evaluate("wb.replay(model, trace).logprobs[1:].tolist()")
+    bench.press("r")
+    bench.root.get_by_text(re.compile(r"^[1-9]\d* of 91 runs done")).wait_for()
+    bench.press("s")
+    bench.expect(job="failed")
+    assert "not done: interrupted; the model is as it was" in bench.root.locator(".moe-bench-failed").inner_text()
+    assert notebook.evaluate("model.interventions") == []
+    assert notebook.evaluate("wb.replay(model, trace).logprobs[1:].tolist()") == before
+    assert notebook.evaluate("len(v.experiments)") == 3
+    assert entries.first.get_attribute("data-same") == "yes", "progress draws no history"
+
+    # Saved with the trace, opened again, run again; what Python held is asked for by name.
+    bench.field("Controls").fill("0")
+    bench.press("r")
+    bench.expect(shown=3, job="done")
+    notebook.execute(REOPENED + "\nfrom IPython.display import display")
+    again = notebook.evaluate("[w._history == v._history, w.run_again(0).mean_kl == v.experiments[0].mean_kl]")
+    assert again == [True, True]
+    notebook.execute("w._answer(w, {'again': 3}, [])")
+    assert notebook.evaluate("w._job['words']") == (
+        "add vector: no vector named 'ramp' was given (none); pass vectors={'ramp': …}"
+    )
     assert notebook.heard.page_errors == []
 
 

@@ -1,15 +1,17 @@
-// One experiment: what follows, token by token, and the controls beside it.
+// One experiment: what follows, token by token, with the controls below.
 
+import { controlTable } from "./bench_controls.js";
 import { KlAxis } from "./bench_paint.js";
-import { answerChange, doneWords, natsWords, verdictWords } from "./bench_words.js";
+import { doneWords, natsWords, verdictWords } from "./bench_words.js";
 import { DiffRows } from "./diff_rows.js";
-import { LinkedTranscript } from "./linked_transcript.js";
+import { LinkedPair } from "./linked_pair.js";
 import { decode } from "./numerics.js";
 import { h, setData, setText } from "./surface.js";
 import { Tokens } from "./tokens.js";
 
 const NUMBERS_ONLY = "saved with the trace: numbers only; run it again to read the transcript";
-const WHEN = ["before", "after"];
+const UNDER_WAY = "the transcript is on its way";
+const SIDE_LABELS = ["Transcript before", "Transcript after"];
 
 export class BenchResult {
   constructor(view) {
@@ -35,7 +37,7 @@ export class BenchResult {
   }
 
   // A record of the history with its transcript; without one (saved with the trace) the numbers alone.
-  show(record, result) {
+  show(record, result, at) {
     this.element.hidden = !record;
     this.rows = null;
     if (!record) return;
@@ -44,11 +46,11 @@ export class BenchResult {
       h("div", { text: verdictWords(record) }),
       ...this.chainWords(record),
     );
-    const known = Boolean(result?.rows);
+    const known = result?.of === at;
     for (const part of [this.axis.surface.canvas, this.source]) part.hidden = !known;
     if (known) this.showTranscripts(record, result);
-    else this.body.replaceChildren(h("div", { class: "moe-missing", text: NUMBERS_ONLY }));
-    this.controls.replaceChildren(...this.controlTable(record));
+    else this.body.replaceChildren(h("div", { class: "moe-missing", text: result?.rows ? UNDER_WAY : NUMBERS_ONLY }));
+    this.controls.replaceChildren(...controlTable(record));
     setData(this.element, "answer", record.answer ?? "");
   }
 
@@ -66,68 +68,21 @@ export class BenchResult {
     this.axis.show({ kl: this.kl, first: record.first, parting, numPrompt: this.before.numPrompt });
     setText(this.source, `${result.source}; height: square root; grey: before anything was changed`);
     const names = ["baseline", record.generated ? "changed" : "changed, reading the same tokens"];
-    this.transcripts = [this.before, this.after].map((tokens, side) => this.transcript(tokens, side, names[side]));
-    this.body.replaceChildren(...this.transcripts.map((one) => one.column));
+    const sides = [this.before, this.after];
+    this.pair = new LinkedPair(this.rows, sides, SIDE_LABELS, (row) =>
+      this.view.select({ token: this.rows.tokenBefore(row, 0) }),
+    );
+    this.body.replaceChildren(...sides.map((tokens, side) => this.column(tokens, names[side], this.pair.sides[side])));
   }
 
-  transcript(tokens, side, name) {
-    const { rows } = this;
-    const explorer = {
-      tokens,
-      facts: { numTokens: tokens.length },
-      reading: { attention: () => ({ state: "missing" }) },
-      select: ({ token }) => this.view.select({ token: rows.tokenBefore(rows.rowOf(side, token), 0) }),
-    };
-    const transcript = new LinkedTranscript(explorer, {
-      label: `Transcript ${WHEN[side]}`,
-      classOf: (token) => (rows.differs(rows.rowOf(side, token)) ? "moe-differs" : null),
-      onScroll: () => {},
-    });
+  column(tokens, name, { element }) {
     const written = tokens.length - tokens.numPrompt;
     const count = h("span", { class: "moe-secondary", text: ` ${written.toLocaleString("en")} tokens written` });
-    transcript.column = h(
+    return h(
       "section",
       { class: "moe-bench-side", "aria-label": name },
       h("div", { class: "moe-bench-name" }, h("b", { text: name }), count),
-      h("div", { class: "moe-bench-text" }, transcript.element),
-    );
-    return transcript;
-  }
-
-  controlTable(record) {
-    const rows = [{ ...record, own: true }, ...record.controlRows.map((control) => ({ ...control, own: false }))];
-    if (rows.length === 1) return [];
-    const most = Math.max(...rows.map(({ meanKl }) => meanKl ?? 0));
-    const ordered = rows.sort((a, b) => (b.meanKl ?? -1) - (a.meanKl ?? -1));
-    const heads = ["", "mean KL, nats", "", "answer", "load / of the one it stands for"];
-    return [
-      h(
-        "table",
-        {},
-        h("caption", { text: "The same change of others, by KL; the experiment in bold" }),
-        h("thead", {}, h("tr", {}, ...heads.map((text) => h("th", { scope: "col", text })))),
-        h("tbody", {}, ...ordered.map((row) => this.controlRow(row, most, record))),
-      ),
-    ];
-  }
-
-  controlRow(row, most, record) {
-    const share = most > 0 && row.meanKl !== null ? row.meanKl / most : 0;
-    const loads = (row.matches ?? []).map(
-      (m) => `${m.instead_load.toFixed(3)} / ${m.load.toFixed(3)}${m.within ? "" : " (only nearest)"}`,
-    );
-    const bar =
-      row.meanKl === null
-        ? h("div", { class: "moe-undefined", text: "undefined" })
-        : h("div", { class: "moe-bar" }, h("i", { style: `width:${(100 * share).toFixed(1)}%` }));
-    return h(
-      "tr",
-      { "data-own": String(row.own) },
-      h("th", { scope: "row", text: doneWords(row.done) }),
-      h("td", { class: "moe-number", text: natsWords(row.meanKl) }),
-      h("td", { class: "moe-bench-bar" }, bar),
-      h("td", { text: record.generated ? answerChange({ ...record, ...row }) : "read, not generated" }),
-      h("td", { class: "moe-number", text: loads.join(", ") }),
+      h("div", { class: "moe-bench-text" }, element),
     );
   }
 
@@ -135,20 +90,10 @@ export class BenchResult {
     this.axis.resize(width - 28);
   }
 
-  // The selected token of the baseline, and the token beside it.
-  placed() {
-    const { token } = this.view.selection;
-    return this.transcripts.map((_, side) => ({
-      selection: { token: this.rows.token(this.rows.rowOf(0, token), side), layer: 0, head: 0 },
-    }));
-  }
-
   draw(palette) {
     if (!this.rows) return;
-    const placed = this.placed();
-    this.transcripts.forEach((one, side) => one.measure(placed[side]));
-    this.axis.paint(palette, this.view.selection.token);
-    this.transcripts.forEach((one, side) => one.draw(placed[side]));
+    const { token } = this.view.selection;
+    this.pair.draw(this.rows.rowOf(0, token), () => this.axis.paint(palette, token));
   }
 
   // KL at the selected token in words.

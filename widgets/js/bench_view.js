@@ -1,31 +1,38 @@
 // The bench: what to change, what the model is busy with, what followed, and what was done before.
 
+import { Amounts } from "./bench_amounts.js";
 import { BenchForm } from "./bench_form.js";
+import { BenchHistory } from "./bench_history.js";
+import { BenchJob } from "./bench_job.js";
 import { BenchResult } from "./bench_result.js";
-import { answerChange, doneWords, natsWords } from "./bench_words.js";
 import { badges } from "./header.js";
 import { StatusLine } from "./parts.js";
-import { h, setData, setText } from "./surface.js";
-import { readingText } from "./tokens.js";
+import { h, setData } from "./surface.js";
 import { View } from "./view.js";
+import { EVERYWHERE, viewAction } from "./view_keys.js";
 
-const PATIENCE_MS = 8000;
-const TICK_MS = 500;
-const LISTENED = ["_job", "_history", "_result", "shown"];
+const LISTENED = ["_history", "_result", "shown"];
 
 export class BenchView extends View {
   constructor(model, el) {
     super(model, el, { label: "Intervention bench", className: "moe-bench" });
-    this.onTrait = Object.fromEntries(LISTENED.map((name) => [name, () => this.heard(name)]));
-    for (const name of LISTENED) model.on(`change:${name}`, this.onTrait[name]);
-    this.heard("_job");
-    this.heard("_result");
+    this.onJob = () => this.heardJob();
+    this.onResult = () => this.heardResult();
+    this.onMessage = (message) => message?.stopping !== undefined && this.job.answered(message.stopping);
+    model.on("change:_job", this.onJob);
+    model.on("msg:custom", this.onMessage);
+    for (const name of LISTENED) model.on(`change:${name}`, this.onResult);
+    this.heardJob();
+    this.heardResult();
   }
 
   close() {
     super.close();
-    clearInterval(this.timer);
-    for (const name of LISTENED) this.model.off(`change:${name}`, this.onTrait[name]);
+    this.job.close();
+    this.amounts.close();
+    this.model.off("change:_job", this.onJob);
+    this.model.off("msg:custom", this.onMessage);
+    for (const name of LISTENED) this.model.off(`change:${name}`, this.onResult);
   }
 
   get history() {
@@ -37,33 +44,29 @@ export class BenchView extends View {
   }
 
   get isBusy() {
-    return this.job?.state === "sent" || this.job?.state === "running";
+    return this.job.isBusy;
   }
 
   build() {
+    this.job = new BenchJob(() => this.model.send({ stop: true }));
+    this.amounts = new Amounts(this.model, this.facts, () => this.schedule());
     this.form = new BenchForm(this, (wish) => this.ask({ run: wish }));
     this.result = new BenchResult(this);
-    this.progress = h("progress", { max: 1, "aria-label": "Runs done" });
-    this.busy = h("span", { role: "status" });
-    this.jobLine = h("div", { class: "moe-bench-job", hidden: true }, this.progress, this.busy);
-    this.error = h("div", { class: "moe-job-error moe-bench-failed", role: "alert", hidden: true });
-    this.list = h("ol", { class: "moe-bench-list" });
-    this.past = h("section", { class: "moe-bench-history", "aria-label": "Experiments", hidden: true }, this.list);
+    this.past = new BenchHistory({ onShow: (at) => this.choose(at), onAgain: (at) => this.ask({ again: at }) });
     this.status = new StatusLine([
       [["←", "→"], "token"],
       [["↑", "↓"], "layer"],
       [["[", "]"], "expert, head"],
-      [["a"], "add"],
+      [["a"], "pick"],
       [["r"], "run"],
       [["?"], "all keys"],
     ]);
     return [
       this.header(),
       this.form.element,
-      this.jobLine,
-      this.error,
+      ...this.job.elements,
       this.result.element,
-      this.past,
+      this.past.element,
       this.status.element,
     ];
   }
@@ -96,69 +99,30 @@ export class BenchView extends View {
     this.become({ state: "sent" });
   }
 
-  heard(name) {
-    if (name === "_job") {
-      const job = this.model.get("_job");
-      if (job?.state) this.become(job);
-      return;
-    }
-    this.result.show(this.history[this.shown], this.model.get("_result"));
-    this.writeHistory();
+  heardJob() {
+    const job = this.model.get("_job");
+    if (job?.state) this.become(job);
+  }
+
+  // The history, the one that is shown and its transcript come one after the other: they are drawn together.
+  heardResult() {
+    this.isStale = true;
     this.schedule();
   }
 
   become(job) {
-    if (!this.isBusy) this.since = Date.now();
-    this.job = job;
-    clearInterval(this.timer);
-    if (this.isBusy) this.timer = setInterval(() => this.writeJob(), TICK_MS);
-    this.writeJob();
-    this.form.draw();
-    this.writeHistory();
-    this.schedule();
+    const wasBusy = this.isBusy;
+    this.job.become(job);
+    setData(this.root, "job", job.state);
+    if (wasBusy !== this.isBusy) this.schedule();
   }
 
-  writeJob() {
-    const { state, done = 0, of = 1, words } = this.job;
-    const waited = Date.now() - this.since;
-    this.jobLine.hidden = !this.isBusy;
-    this.progress.value = done / of;
-    const seconds = `${Math.round(waited / 1000)} s`;
-    const late = waited > PATIENCE_MS ? " — is it running, or busy with a cell?" : "";
-    const running = `${done} of ${of} runs done · ${seconds} · interrupt the kernel to stop it`;
-    if (this.isBusy) setText(this.busy, state === "running" ? running : `waiting for the kernel · ${seconds}${late}`);
-    this.error.hidden = state !== "failed";
-    setText(this.error, state === "failed" ? `not done: ${readingText(words ?? "")}` : "");
-    setData(this.root, "job", state);
-  }
-
-  writeHistory() {
-    this.past.hidden = !this.history.length;
-    this.list.replaceChildren(...this.history.map((record, at) => this.entry(record, at)));
-    setData(this.root, "shown", this.shown);
-  }
-
-  entry(record, at) {
-    const words = `${doneWords(record.done)} · ${answerChange(record)} · KL ${natsWords(record.meanKl)}`;
-    return h(
-      "li",
-      {},
-      h("button", {
-        type: "button",
-        class: "moe-chip",
-        "aria-pressed": String(at === this.shown),
-        text: words,
-        onclick: () => this.choose(at),
-      }),
-      h("button", {
-        type: "button",
-        class: "moe-button",
-        text: "again",
-        "aria-label": `Run experiment ${at + 1} again`,
-        disabled: !this.facts.canRun || this.isBusy,
-        onclick: () => this.ask({ again: at }),
-      }),
-    );
+  writeResult() {
+    this.isStale = false;
+    const { history, shown } = this;
+    this.result.show(history[shown], this.model.get("_result"), shown);
+    this.past.write(history);
+    setData(this.root, "shown", shown);
   }
 
   // Python sends the transcript of the experiment that is chosen.
@@ -168,26 +132,25 @@ export class BenchView extends View {
     this.model.save_changes();
   }
 
-  actionOf({ key, shiftKey, ctrlKey, metaKey, altKey }) {
-    if (ctrlKey || metaKey || altKey) return undefined;
-    const { token, layer, head, expert } = this.selection;
-    const other = (by) => (this.form.isHeads ? { head: head + by } : { expert: expert + by });
-    return {
+  actionOf(event) {
+    const { form, selection } = this;
+    const { token, layer, head, expert } = selection;
+    const other = { experts: (by) => ({ expert: expert + by }), heads: (by) => ({ head: head + by }) };
+    const step = (by) => this.select(other[form.kind]?.(by) ?? { layer: layer + by });
+    return viewAction(this, event, {
       ArrowLeft: () => this.select({ token: token - 1 }),
       ArrowRight: () => this.select({ token: token + 1 }),
-      ArrowUp: () => this.select({ layer: layer - 1 }),
-      ArrowDown: () => this.select({ layer: layer + 1 }),
-      "[": () => this.select(other(-1)),
-      "]": () => this.select(other(1)),
+      "[": () => step(-1),
+      "]": () => step(1),
       ",": () => this.choose(this.shown - 1),
       ".": () => this.choose(this.shown + 1),
-      a: () => this.form.addSelected(),
-      v: () => this.form.variant.focus(),
-      r: () => this.form.submit(),
-      Escape: () => this.help.close(),
-      "?": () => this.help.toggle(),
-      "/": shiftKey ? () => this.help.toggle() : undefined,
-    }[key];
+      a: () => form.fields.toggleSelected(),
+      m: () => form.another.click(),
+      t: () => form.fields.setToken(token),
+      v: () => form.fields.variant.focus(),
+      r: () => form.submit(),
+      s: () => this.job.ask(),
+    });
   }
 
   keyList() {
@@ -195,28 +158,35 @@ export class BenchView extends View {
       ["← →", "token of the baseline"],
       ["↑ ↓", "layer"],
       ["[ ]", "expert, or head where a variant of heads is chosen"],
-      ["a", "add the selected expert or head"],
+      ["a", "pick the selected expert or head, or leave it; of the residual stream: the layer"],
+      ["t", "at the selected token alone"],
+      ["m", "one more change, made together"],
       ["v", "choose the variant"],
       ["r", "run"],
+      ["s", "stop what runs"],
       [", .", "experiment before, after"],
-      ["?", "this list"],
-      ["esc", "close; leave a field"],
+      ...EVERYWHERE,
     ];
   }
 
   resize(width) {
+    this.form.resize(width - 28);
     this.result.resize(width);
   }
 
   draw() {
-    this.form.draw();
+    if (this.isStale) this.writeResult();
+    this.past.mark(this.shown, this.facts.canRun && !this.isBusy);
+    this.form.draw(this.palette);
     this.result.draw(this.palette);
     const { token, layer, head, expert } = this.selection;
+    const { kind, said } = this.form;
+    const which = { experts: ["expert", expert], heads: ["head", head] }[kind];
     this.status.write([
       ["token", `${token.toLocaleString("en")} ${this.result.before.cell(token)}`],
       ["KL", this.result.klWords()],
       ["layer", layer],
-      this.form.isHeads ? ["head", head] : ["expert", expert],
+      which && [which[0], `${which[1]}: ${said ?? ""}`],
       ["experiments", this.history.length],
     ]);
   }

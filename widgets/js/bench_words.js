@@ -1,10 +1,6 @@
-// What is asked of an experiment, read from what was typed; and what is said of one that was done.
+// What is said of an experiment: what is done, what came of it, and where it stands among its controls.
 
 import { readingText } from "./tokens.js";
-
-export const EXPERT_VARIANTS = ["route around", "zero contribution", "mean output", "force", "scale", "swap"];
-export const HEAD_VARIANTS = ["ablate head", "move sink", "suppress span"];
-export const SPANS = ["all", "prompt", "completion", "analysis", "final"];
 
 const LONGEST = 80;
 
@@ -25,76 +21,11 @@ const IN_PLACE = {
   "ablate head": "0 in place of what the head gives",
   "move sink": "a moved sink logit in place of its own",
   "suppress span": "the span is hidden from the tokens after it",
+  "add vector": "the residual stream after the layer and the vector in place of the stream",
+  "patch residual": "the source's residual stream after the layer in place of its own",
 };
 
 export const inPlaceWords = (variant) => IN_PLACE[variant] ?? "";
-
-const number = (text) => (/^\d+$/.test(text.trim()) ? Number(text) : NaN);
-const wrong = (what, example, got) => ({ problem: `expected ${what}, such as ${example}; got “${got}”` });
-
-// "0: 4, 6; 1: 3" → {picks: {0: [4, 6], 1: [3]}}, or {problem}. `of` is expert or head; a head list may be "all" (null),
-// and of a swap each is "4>6".
-export function parsePicks(text, { of, numLayers, count, variant }) {
-  const swap = variant === "swap";
-  const example = of === "head" ? "2: 0, 3; 3: all" : swap ? "0: 4>6" : "0: 4, 6; 1: 3";
-  const picks = {};
-  for (const part of text.split(";").filter((p) => p.trim())) {
-    const [layer, rest, ...more] = part.split(":");
-    if (rest === undefined || more.length) return wrong(`layer: ${of}s`, example, part.trim());
-    const at = number(layer);
-    if (!(at < numLayers)) return { problem: `expected a layer below ${numLayers}, got “${layer.trim()}”` };
-    const all = of === "head" && rest.trim() === "all";
-    const named = all ? null : rest.split(",").map((one) => (swap ? one.split(">").map(number) : number(one)));
-    for (const one of (named ?? []).flat()) {
-      if (!(one < count)) return { problem: `expected an ${of} below ${count} in layer ${at}, got “${rest.trim()}”` };
-    }
-    if (swap && named.some((pair) => pair.length !== 2)) return wrong("pairs", example, rest.trim());
-    if (at in picks) return { problem: `layer ${at} is named twice` };
-    picks[at] = named;
-  }
-  return Object.keys(picks).length ? { picks } : wrong(`layer: ${of}s`, example, text.trim());
-}
-
-// Add an expert or head to what was typed; what cannot be read is left as it is.
-export function withPick(text, layer, one, options) {
-  const found = text.trim() ? parsePicks(text, options) : { picks: {} };
-  if (found.problem) return text;
-  const own = found.picks[layer];
-  if (own === null || own?.includes(one)) return text;
-  return picksText({ ...found.picks, [layer]: [...(own ?? []), one] });
-}
-
-export function picksText(picks) {
-  const list = (of) => (of === null ? "all" : of.map((one) => (Array.isArray(one) ? one.join(">") : one)).join(", "));
-  return Object.entries(picks)
-    .map(([layer, of]) => `${layer}: ${list(of)}`)
-    .join("; ");
-}
-
-// "40–60", "40-" or one of SPANS → {tokens}, or {problem}; stop is not part of the span, and may be left out.
-export function parseTokens(text, numTokens) {
-  const plain = text.trim();
-  if (SPANS.includes(plain)) return { tokens: plain };
-  const found = /^(\d+)\s*[-–]\s*(\d*)$/.exec(plain);
-  const [start, stop] = found ? [Number(found[1]), found[2] ? Number(found[2]) : null] : [];
-  if (!found || start >= (stop ?? numTokens) || (stop ?? 0) > numTokens)
-    return wrong(`${SPANS.join(", ")}, or tokens within ${numTokens}`, "40–60 or 40–", plain);
-  return { tokens: [start, stop] };
-}
-
-// The description of an intervention, as meta["intervention"] of a trace has it; or {problem}.
-export function described({ variant, picks, tokens, amount }, { numLayers, numHeads, numExperts, numTokens }) {
-  const of = HEAD_VARIANTS.includes(variant) ? "head" : "expert";
-  const count = of === "head" ? numHeads : numExperts;
-  const places = parsePicks(picks, { of, numLayers, count, variant });
-  if (places.problem) return places;
-  const span = parseTokens(tokens, numTokens);
-  if (span.problem) return span;
-  const name = { scale: "factor", "move sink": "by" }[variant];
-  if (name && !Number.isFinite(amount)) return { problem: `expected a number as ${name}` };
-  const description = { variant, [`${of}s`]: places.picks, tokens: span.tokens };
-  return { description: name ? { ...description, [name]: amount } : description };
-}
 
 const listed = (of) => (of.length > 1 ? `${of.slice(0, -1).join(", ")} and ${of.at(-1)}` : String(of[0]));
 
@@ -104,7 +35,19 @@ export function tokensWords(tokens) {
   return stop === null ? `tokens from ${start} on` : `tokens ${start}–${stop - 1}`;
 }
 
+// The vector or source by the name it was handed in under; by what is known of it where it has none.
+function streamWords(one) {
+  const name = one.name ?? one.vector ?? (typeof one.source === "string" ? one.source : null);
+  const first = one.source_start ?? one.source_tokens?.[0];
+  const moved = first === undefined || first === one.tokens?.[0] ? "" : ` from its token ${first} on`;
+  if (name) return `“${plainWords(name)}”${moved} after layer ${one.layer}`;
+  if (one.norm !== undefined) return `a vector of length ${Number(one.norm).toFixed(2)} after layer ${one.layer}`;
+  const { question = "another trace" } = one.source ?? {};
+  return `“${plainWords(question)}”${moved} after layer ${one.layer}`;
+}
+
 function placesWords(description) {
+  if (description.layer !== undefined) return streamWords(description);
   const heads = description.heads ?? null;
   const places = description.experts ?? heads;
   if (places === null) return "all heads";
@@ -121,7 +64,7 @@ function placesWords(description) {
 // "zero contribution: expert 4 of layer 0, all tokens".
 export function doneWords(done) {
   const words = done.map((one) => {
-    const amount = "factor" in one ? ` × ${one.factor}` : "by" in one ? ` by ${one.by}` : "";
+    const amount = (one.factor ?? 1) !== 1 ? ` × ${one.factor}` : "by" in one ? ` by ${one.by}` : "";
     return `${one.variant}${amount}: ${placesWords(one)}, ${tokensWords(one.tokens)}`;
   });
   return readingText(words.join(" + "));
@@ -155,4 +98,21 @@ export function verdictWords(record) {
   const kl = meanKl === null ? "KL undefined: no token comes after the change" : `mean KL ${natsWords(meanKl)} nats`;
   const over = meanKl === null ? "" : ` over the ${compared} tokens after the first changed one`;
   return `${answerChange(record)} · ${kl}${over} (${changed} changed) · ${rankWords(record)} · n = 1 rollout`;
+}
+
+const SHOWN = {
+  load: "load: share of routed slots",
+  weight: "weight: mean over the tokens, 0 where it is not chosen",
+  sink: "sink mass: mean over the tokens",
+};
+
+// What a map to pick from shows, over which tokens, and from where; or why it shows nothing.
+export function amountWords(measure, { top, uniform, state, tokens, span, source }) {
+  const over = `${tokens.toLocaleString("en")} tokens: ${tokensWords(span)}`;
+  if (state === "waiting") return `waiting for the kernel: ${SHOWN[measure]}, ${tokensWords(span)}`;
+  if (state === "undefined") return `undefined: the baseline has none of these tokens (${tokensWords(span)})`;
+  if (state === "missing") return `${SHOWN[measure]}: not captured; all can be picked`;
+  const even = measure === "load" ? `, uniform ${uniform.toFixed(3)}` : "";
+  const scale = measure === "sink" ? "0 to 1" : `0 to ≥ ${top.toFixed(2)}${even}`;
+  return `${SHOWN[measure]}, ${scale} · ${over} · ${source}`;
 }

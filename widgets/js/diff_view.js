@@ -6,13 +6,14 @@ import { DiffOverview, DiffStrip } from "./diff_paint.js";
 import { DiffRows, SIDES } from "./diff_rows.js";
 import { answerWords, legendWords, overlapLines, rowWords, textWords } from "./diff_words.js";
 import { badges } from "./header.js";
-import { LinkedTranscript } from "./linked_transcript.js";
+import { LinkedPair } from "./linked_pair.js";
 import { decode } from "./numerics.js";
 import { StatusLine } from "./parts.js";
 import { Selection, withinCounts } from "./selection.js";
 import { h, setData } from "./surface.js";
 import { Tokens } from "./tokens.js";
 import { View } from "./view.js";
+import { EVERYWHERE, viewAction } from "./view_keys.js";
 
 const plainNumber = (n) => n.toLocaleString("en");
 
@@ -104,7 +105,8 @@ export class DiffView extends View {
     const { facts, rows, tokens } = this;
     this.overview = new DiffOverview(rows, facts);
     this.strip = new DiffStrip(rows, facts, tokens);
-    this.transcripts = SIDES.map((_, side) => this.transcript(side));
+    const labels = facts.labels.map((name) => `What ${name} said`);
+    this.pair = new LinkedPair(rows, tokens, labels, (row) => this.go(row));
     this.layers = new DiffLayers(this);
     this.overview.surface.canvas.addEventListener("pointerdown", (event) =>
       this.go(this.overview.rowAt(event.offsetX)),
@@ -135,28 +137,17 @@ export class DiffView extends View {
         this.strip.surface.canvas,
         h("p", { class: "moe-secondary", text: legendWords(this.facts) }),
       ),
-      h("div", { class: "moe-diff-panels" }, ...this.transcripts.map((t) => t.column), this.layers.element),
+      h("div", { class: "moe-diff-panels" }, ...SIDES.map((_, side) => this.column(side)), this.layers.element),
       this.status.element,
     ];
   }
 
-  transcript(side) {
-    const { facts, rows } = this;
+  column(side) {
+    const { facts } = this;
     const name = facts.labels[side];
-    const explorer = {
-      tokens: this.tokens[side],
-      facts: { numTokens: this.tokens[side].length },
-      reading: { attention: () => ({ state: "missing" }) },
-      select: ({ token }) => this.go(rows.rowOf(side, token)),
-    };
-    const transcript = new LinkedTranscript(explorer, {
-      label: `What ${name} said`,
-      classOf: (token) => (rows.differs(rows.rowOf(side, token)) ? "moe-differs" : null),
-      onScroll: () => this.scrollOther(side),
-    });
     const { numTokens, numPromptTokens, truncated } = facts.sides[SIDES[side]];
     const counts = `${plainNumber(numPromptTokens)} + ${plainNumber(numTokens - numPromptTokens)} tokens`;
-    transcript.column = h(
+    return h(
       "section",
       { class: "moe-diff-side", "aria-label": name },
       h(
@@ -166,17 +157,8 @@ export class DiffView extends View {
         h("span", { class: "moe-secondary", text: ` ${counts}` }),
         ...(truncated ? [h("span", { class: "moe-warning", text: ` ✂ ${truncated}` })] : []),
       ),
-      h("div", { class: "moe-diff-text" }, transcript.element),
+      h("div", { class: "moe-diff-text" }, this.pair.sides[side].element),
     );
-    return transcript;
-  }
-
-  // The reader scrolled one side: the other shows the same row at the same height.
-  scrollOther(side) {
-    const [from, to] = [this.transcripts[side], this.transcripts[1 - side]];
-    const { token, below } = from.firstSeen;
-    const top = to.top(this.rows.tokenBefore(this.rows.rowOf(side, token), 1 - side));
-    if (top !== null) to.scrollHere(Math.max(0, top - below));
   }
 
   header() {
@@ -260,27 +242,21 @@ export class DiffView extends View {
     return `${texts.join(", ")}; ${rowWords(rows, row, facts.labels)}${both}`;
   }
 
-  actionOf({ key, shiftKey, ctrlKey, metaKey, altKey }) {
-    if (ctrlKey || metaKey || altKey) return undefined;
-    const { layer, expert } = this.selection;
-    if (shiftKey && key.startsWith("Arrow")) {
-      const by = { ArrowLeft: -1, ArrowRight: 1 }[key];
-      return by && (() => this.go(this.rows.nextStretch(this.at, by)));
-    }
-    return {
+  actionOf(event) {
+    const { expert } = this.selection;
+    const own = {
       ArrowLeft: () => this.go(this.at - 1),
       ArrowRight: () => this.go(this.at + 1),
-      ArrowUp: () => this.select({ layer: layer - 1 }),
-      ArrowDown: () => this.select({ layer: layer + 1 }),
       "[": () => this.select({ expert: expert - 1 }),
       "]": () => this.select({ expert: expert + 1 }),
       Home: () => this.go(0),
       End: () => this.go(this.rows.length - 1),
       p: () => this.facts.parting !== null && this.go(this.facts.parting),
-      Escape: () => this.help.close(),
-      "?": () => this.help.toggle(),
-      "/": shiftKey ? () => this.help.toggle() : undefined,
-    }[key];
+    };
+    return viewAction(this, event, own, {
+      ArrowLeft: () => this.go(this.rows.nextStretch(this.at, -1)),
+      ArrowRight: () => this.go(this.rows.nextStretch(this.at, 1)),
+    });
   }
 
   keyList() {
@@ -291,8 +267,7 @@ export class DiffView extends View {
       ["↑ ↓", "layer"],
       ["[ ]", "expert"],
       ["home end", "first, last row"],
-      ["?", "this list"],
-      ["esc", "close"],
+      ...EVERYWHERE,
     ];
   }
 
@@ -303,11 +278,10 @@ export class DiffView extends View {
 
   draw() {
     const { at, rows, facts } = this;
-    const selections = [0, 1].map((side) => ({ selection: { token: rows.token(at, side), layer: 0, head: 0 } }));
-    this.transcripts.forEach((t, side) => t.measure(selections[side]));
-    this.overview.paint(this.palette, at);
-    this.strip.paint(this.palette, this.selection);
-    this.transcripts.forEach((t, side) => t.draw(selections[side]));
+    this.pair.draw(at, () => {
+      this.overview.paint(this.palette, at);
+      this.strip.paint(this.palette, this.selection);
+    });
     this.layers.draw();
     const said = [0, 1].map((side) => {
       const token = rows.token(at, side);
