@@ -22,6 +22,7 @@ from workbench.experiments.continuation import continue_from
 from workbench.families import ModelError
 from workbench.trace import Trace, TraceError
 
+WORDS = ["a", "b", "\n", "4", "4.0", "5", "?", "<|channel|>", "analysis", "final", "<|return|>"]
 LIGHT = wb.CaptureSpec(attention=False, lens=False)
 
 
@@ -34,6 +35,11 @@ def trace(tiny: wb.Model) -> Trace:
 @pytest.fixture
 def editor(tiny: wb.Model, trace: Trace) -> ChainEditor:
     return ChainEditor(trace, run=partial(continue_from, tiny, capture=LIGHT))
+
+
+def written(analysis: Sequence[str] | None, final: Sequence[str] | None, truncated: str | None = None) -> Trace:
+    """Write a rollout down; all of them have one prompt, and each token its id in all of them."""
+    return written_trace(analysis, final, prompt=WORDS, truncated=truncated)
 
 
 def lines(trace: Trace) -> list[str]:
@@ -181,18 +187,18 @@ def test_the_cost_is_said_before(editor: ChainEditor, trace: Trace) -> None:
     each = took.provenance["seconds"] / (len(took) - 59)
     assert (measured.measured, measured.seconds) == ("as measured in branch 1", pytest.approx(5 * 16 * each))
     assert editor.cost("delete", 1, branch=0, rest="kept").measured == anew.measured
-    assert ChainEditor(written_trace(["a", "\n"], ["4"])).cost("delete", 0).seconds is None
+    assert ChainEditor(written(["a", "\n"], ["4"])).cost("delete", 0).seconds is None
 
 
 def test_answers_are_counted_and_a_cut_rollout_gives_none() -> None:
-    root = written_trace(["a", "\n"], ["4"])
+    root = written(["a", "\n"], ["4"])
     endings: list[tuple[list[str] | None, str | None]] = [
         *[(["5"], None), (["4.0"], None), (["5"], None), (["4"], "cut at 3 tokens"), (None, "cut at 2 tokens")]
     ]
 
     def run(*_: Any, temperature: float, seed: int) -> Trace:
         final, truncated = endings[seed]
-        return written_trace(["b", "\n"], final, truncated=truncated)
+        return written(["b", "\n"], final, truncated)
 
     editor = ChainEditor(root, run=run)
     editor.edit("delete", 0)
@@ -210,17 +216,17 @@ def stopping(after: int, how: str) -> Any:
     def run(trace: Trace, token: int, put: Any, *, temperature: float, seed: int) -> Trace:
         done.append(seed)
         if len(done) <= after:
-            return written_trace(["b", "\n"], ["5"])
+            return written(["b", "\n"], ["5"])
         if how == "raised":
             raise KeyboardInterrupt
-        return written_trace(["b"], None, truncated="interrupted after 1 tokens")
+        return written(["b"], None, "interrupted after 1 tokens")
 
     return run
 
 
 @pytest.mark.parametrize("how", ["raised", "told"])
 def test_an_interrupt_keeps_the_rollouts_that_are_done(how: str) -> None:
-    root = written_trace(["a", "\n"], ["4"])
+    root = written(["a", "\n"], ["4"])
     editor = ChainEditor(root, run=stopping(2, how))
     told: list[Any] = []
     editor.observe(lambda change: told.append(change["new"]), names="_job")
@@ -273,12 +279,17 @@ def test_an_edit_that_makes_no_sense_is_refused(editor: ChainEditor, trace: Trac
         TraceError, match=r"^this rollout gives no answer after its chain, so there is no rest to keep"
     ):
         placed(cut, Edit(0, 0, "delete", 0, rest="kept"))
-    silent = ChainEditor(trace, run=lambda *_, **__: written_trace(None, ["4"]))
+    silent = ChainEditor(written(["a", "\n"], ["4"]), run=lambda *_, **__: written(None, ["4"]))
     silent.edit("delete", 0)
     with pytest.raises(TraceError, match=r"^this rollout has no chain of thought to edit"):
         silent.edit("delete", 0, branch=1)
     with pytest.raises(TraceError, match=r"^expected a Trace from run, got NoneType$"):
         ChainEditor(trace, run=lambda *_, **__: None).edit("delete", 0)  # type: ignore[arg-type]
+    for other in (trace, written_trace(["b", "\n"], ["4"], prompt=[*WORDS, "!"])):
+        with pytest.raises(
+            TraceError, match=r"^expected a trace of the original's prompt and vocabulary from run, got"
+        ):
+            ChainEditor(silent.trace, run=lambda *_, found=other, **__: found).edit("delete", 0)
 
 
 def test_bad_input_says_what_was_expected(trace: Trace) -> None:

@@ -213,7 +213,7 @@ class ChainEditor(SharedSelection):
             self._job = {"state": "running", "done": len(traces), "of": samples}
             try:
                 found = self._run(rollout, token, put or None, temperature=temperature, seed=seed + len(traces))
-                _check_result(found)
+                _check_result(found, self.trace)
             except KeyboardInterrupt:
                 if not traces:
                     raise
@@ -278,11 +278,20 @@ def _samples(samples: int | None, temperature: float) -> int:
     return int(samples)
 
 
-def _check_result(found: Any) -> None:
+def _check_result(found: Any, original: Trace) -> None:
     if not isinstance(found, Trace):
         raise TraceError(f"expected a Trace from run, got {type(found).__name__}")
+    check_text(found)
     if str(found.meta.get("truncated") or "").startswith("interrupted"):
         raise KeyboardInterrupt(found.meta["truncated"])  # a capture returns what is done; a part is no rollout here
+    ids, prompt = found.arrays["token_ids"], original.num_prompt_tokens
+    both = np.intersect1d(found.arrays["vocab_ids"], original.arrays["vocab_ids"]).tolist()
+    alike = all(found.token_bytes(i) == original.token_bytes(i) for i in both)
+    if not alike or found.num_prompt_tokens != prompt or (ids[:prompt] != original.arrays["token_ids"][:prompt]).any():
+        raise TraceError(
+            "expected a trace of the original's prompt and vocabulary from run, got another; run goes on from the "
+            "trace that it is given, with the model that made it"
+        )
 
 
 def _name(place: tuple[int, int], branches: list[Branch]) -> str:

@@ -199,9 +199,10 @@ from dataclasses import replace
 from written_trace import written_trace
 evil = '<img src=x onerror=window.hacked=4>'
 tokens = [t.encode('utf-8', 'surrogateescape') for t in {HOSTILE!r}]
-w = written_trace([*tokens, '\\n', 'so', ' ', '4', '\\n'], [evil], prompt=[evil])
+prompt = [evil, '\\n', 'so', ' ', '4', '5']
+w = written_trace([*tokens, '\\n', 'so', ' ', '4', '\\n'], [evil], prompt=prompt)
 w = replace(w, meta={{**w.meta, 'question': evil}})
-other = written_trace(['so', ' ', '5', '\\n', evil], [evil, '5'], prompt=[evil], truncated=None)
+other = written_trace(['so', ' ', '5', '\\n', *tokens], [evil, '5'], prompt=prompt)
 e = ChainEditor(w, run=lambda *_, **__: other)
 e.edit('replace', 0, evil, samples=2)
 e.annotated.save('edited.safetensors')

@@ -169,7 +169,7 @@ export class EditorForm {
   drawRests() {
     const isEnd = this.action === "truncate";
     const kept = this.rests.buttons.get("kept");
-    setText(this.rests.buttons.get("anew"), "the model writes the rest anew");
+    setText(this.rests.buttons.get("anew"), isEnd ? "write on" : "write the rest anew");
     setText(kept, isEnd ? "close the chain, answer anew" : "keep the rest, answer anew");
     kept.disabled = this.cannotKeep();
     kept.title = kept.disabled ? "this rollout gives no answer after its chain" : "";

@@ -9,7 +9,7 @@ import { badges } from "./header.js";
 import { JobLine } from "./job.js";
 import { decode } from "./numerics.js";
 import { StatusLine } from "./parts.js";
-import { h, setData, setText } from "./surface.js";
+import { h, setData } from "./surface.js";
 import { View } from "./view.js";
 
 const HEARD = ["_job", "_tree", "_pair", "_speeds"];
@@ -139,8 +139,8 @@ export class EditorView extends View {
     if (before !== String(pair.shown.place)) this.place = pair.shown.put?.[0] ?? this.placeOf(this.selection.token);
     this.rootToken = this.selection.token;
     const names = pair.beside ? [branchName(pair.beside.place[0]), branchName(pair.shown.place[0])] : [];
-    const words = pair.beside ? pairWords({ ...pair, differ: pair.rows.differ }, names) : "";
-    setText(this.verdict, words);
+    const words = pair.beside ? pairWords({ ...pair, differ: pair.rows.differ }, names) : ["", ""];
+    this.verdict.replaceChildren(h("b", { text: words[0] }), h("span", { class: "moe-secondary", text: words[1] }));
     this.writeTree();
   }
 

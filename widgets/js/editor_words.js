@@ -116,7 +116,7 @@ export function costWords({ read, written }, samples, speed) {
   return `${base} · about ${took} (${speed.seconds.toPrecision(2)} s a token, ${speed.measured})`;
 }
 
-// What two rollouts that stand side by side come to.
+// What two rollouts that stand side by side come to: of the answers, and the rest.
 export function pairWords({ shown, beside, differ }, names) {
   const [is, was] = [shown.answer, beside.answer];
   const answers =
@@ -126,5 +126,6 @@ export function pairWords({ shown, beside, differ }, names) {
         ? `same answer: ${lineOf(is)}`
         : `answer ${lineOf(is)} in place of ${lineOf(was)}`;
   const lengths = `chain ${shown.chainTokens.toLocaleString("en")} tokens, ${beside.chainTokens.toLocaleString("en")} in ${names[0]}`;
-  return `${answers} · ${lengths} · ${differ.toLocaleString("en")} rows of tokens differ · one rollout each, the tree has the counts`;
+  const rows = `${differ.toLocaleString("en")} rows of tokens differ`;
+  return [answers, ` · ${lengths} · ${rows} · one rollout each, the tree has the counts`];
 }
