@@ -258,10 +258,61 @@ def test_controls_of_a_vector_are_as_long(odd: wb.Model) -> None:
     assert len({control.mean_kl for control in found.controls}) == 3
 
 
+RESIDUAL = wb.CaptureSpec(lens=False, residual=[1])
+
+
+def test_controls_of_a_patch_go_as_far_in_a_random_direction(odd: wb.Model) -> None:
+    read = wb.replay(odd, IDS, capture=RESIDUAL)
+    source = wb.replay(odd, [(11 * i + 5) % 251 for i in range(40)], capture=RESIDUAL)
+    patch = PatchResidual(1, source, (4, 9), 21)
+    found = experiment(odd, read, patch, generate=False, controls=3, capture=RESIDUAL)
+    assert [control.variant for control in found.controls] == ["random patch"] * 3
+    own, given = (trace.residual[start : start + 5, 0] for trace, start in ((read, 4), (source, 21)))
+    moved = [control.trace.residual[4:9, 0] - own for control in found.controls]
+    for shift in moved:
+        np.testing.assert_allclose(np.linalg.norm(shift, axis=-1), np.linalg.norm(given - own, axis=-1), rtol=1e-4)
+    directions = [shift / np.linalg.norm(shift, axis=-1, keepdims=True) for shift in moved]
+    assert np.abs((directions[0] * directions[0][:1]).sum(-1) - 1).max() < 1e-4, "one direction for all tokens"
+    assert np.abs((directions[0] * directions[1]).sum(-1)).max() < 0.6, "another in each control"
+    assert (found.trace.residual[:4, 0] == read.residual[:4, 0]).all()
+    np.testing.assert_allclose(found.trace.residual[4:9, 0], given, rtol=1e-5)
+    assert found.rank == 1 + sum(control.mean_kl >= found.mean_kl for control in found.controls)
+    assert f"rank {found.rank} of 4 with random controls" in repr(found)
+    assert len({control.mean_kl for control in found.controls}) == 3
+
+
+def test_controls_of_a_patch_may_be_from_unrelated_traces(odd: wb.Model) -> None:
+    read = wb.replay(odd, IDS, capture=RESIDUAL)
+    source, *others = (
+        wb.replay(odd, [(n * i + 5) % 251 for i in range(length)], capture=RESIDUAL)
+        for n, length in ((11, 40), (13, 6), (17, 8))
+    )
+    patch = PatchResidual(1, source, (4, 9), 21, unrelated=others)
+    found = experiment(odd, read, patch, generate=False, controls=9)
+    drawn = {
+        (c.interventions[0].describe()["source"]["token_ids_sha256"], *c.interventions[0].describe()["source_tokens"])
+        for c in found.controls
+    }
+    assert len(drawn) == len(found.controls) == 6, "five tokens of six and of eight: two places and four"
+    assert sorted(start for _, start, _ in drawn) == [0, 0, 1, 1, 2, 3]
+    assert found.rank is not None
+    for change, text in (
+        ([*others, source], "unrelated trace 2 is the source itself, which is no control"),
+        (
+            [wb.replay(odd, IDS[:4], capture=RESIDUAL)],
+            "unrelated trace 0: patch residual: 5 tokens from 0 on are asked",
+        ),
+        ([wb.replay(odd, IDS)], r"unrelated trace 0: patch residual: the source has no residual stream of layer 1"),
+    ):
+        with pytest.raises(wb.ModelError, match=text):
+            experiment(odd, read, PatchResidual(1, source, (4, 9), 21, unrelated=change), generate=False)
+
+
 def test_controls_that_mean_nothing_are_refused(odd: wb.Model) -> None:
     read = wb.replay(odd, IDS, capture=wb.CaptureSpec(lens=False, residual=[1]))
-    with pytest.raises(wb.ModelError, match="patch residual has no random control; pass controls=0"):
-        experiment(odd, read, PatchResidual(1, read, (3, 5), 7), generate=False, controls=1)
+    control = PatchResidual(1, read, (3, 5), 7).random_control(odd, np.random.default_rng(0))
+    with pytest.raises(wb.ModelError, match="random patch is a control itself; pass controls=0"):
+        experiment(odd, read, control, generate=False, controls=1)
     with pytest.raises(wb.ModelError, match=r"controls of route around are matched by load.*do them apart"):
         experiment(odd, read, [RouteAround({1: [2]}), AblateHead({1: [2]})], generate=False, controls=1)
 

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -15,7 +15,7 @@ from workbench.families import ModelError
 from workbench.model import Model
 from workbench.trace import Trace
 
-__all__ = ["AddVector", "PatchResidual"]
+__all__ = ["AddVector", "PatchResidual", "RandomPatch"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,6 +86,8 @@ class PatchResidual(Intervention):
         source: the other trace, captured or replayed with ``CaptureSpec(lens=False, residual=[layer])``.
         tokens: (start, stop), the tokens that are given another's residual.
         source_start: the first token of the source to take; default: ``start``, the same places.
+        unrelated: traces of other texts with the same layer's residual. A random control patches from one of them, at
+            places drawn at random; without any, it is a `RandomPatch`, which moves the stream as far.
     """
 
     variant: ClassVar[str] = "patch residual"
@@ -93,9 +95,10 @@ class PatchResidual(Intervention):
     source: Trace
     tokens: tuple[int, int]
     source_start: int | None = None
+    unrelated: Sequence[Trace] = field(default=(), kw_only=True)
 
     def check(self, model: Model, together: Sequence[Intervention]) -> None:
-        """Raise `ModelError` for a layer or tokens that either side lacks."""
+        """Raise `ModelError` for a layer or tokens that either side lacks, or unrelated traces that lack them."""
         _check_layer(model, self.layer)
         if isinstance(self.tokens, str) or self.tokens[1] is None:
             raise ModelError(f"patch residual: expected tokens as (start, stop) with an end, got {self.tokens!r}")
@@ -113,6 +116,13 @@ class PatchResidual(Intervention):
         width = self.source.array("residual").shape[-1]
         if width != model.d_model:
             raise ModelError(f"patch residual: the source is {width} wide, and {model.name} is {model.d_model}")
+        for number, other in enumerate(self.unrelated):
+            if np.array_equal(other.arrays["token_ids"], self.source.arrays["token_ids"]):
+                raise ModelError(f"patch residual: unrelated trace {number} is the source itself, which is no control")
+            try:
+                replace(self, source=other, source_start=0, unrelated=()).check(model, together)
+            except ModelError as error:
+                raise ModelError(f"unrelated trace {number}: {error}") from error
 
     def attach(self, reading: Reading) -> None:
         """Replace what the layer gives."""
@@ -122,13 +132,25 @@ class PatchResidual(Intervention):
 
         def patch(stream: Tensor, _rows: Rows) -> Tensor:
             first, last = max(reading.start, self.tokens[0]), min(reading.start + len(stream), self.tokens[1])
-            patched = stream.clone()
-            patched[first - reading.start : last - reading.start] = given[
-                first - self.tokens[0] : last - self.tokens[0]
-            ].to(stream)
+            patched, here = stream.clone(), slice(first - reading.start, last - reading.start)
+            patched[here] = self._put(stream[here], given[first - self.tokens[0] : last - self.tokens[0]].to(stream))
             return patched
 
         _change_stream(reading, self.layer, self.tokens, patch)
+
+    def _put(self, own: Tensor, given: Tensor) -> Tensor:
+        """Return what stands in place of the model's own rows [token, d_model], where the source has these."""
+        return given
+
+    def random_control(self, model: Model, rng: np.random.Generator) -> Intervention:
+        """Return a patch from an unrelated trace where any was given, else one as far in a random direction."""
+        if not self.unrelated:
+            direction = rng.standard_normal(model.d_model)
+            unit = direction / np.linalg.norm(direction)
+            return RandomPatch(self.layer, self.source, self.tokens, self.source_start, direction=unit)
+        other = self.unrelated[int(rng.integers(len(self.unrelated)))]
+        start = int(rng.integers(len(other) - (self.tokens[1] - self.tokens[0]) + 1))
+        return replace(self, source=other, source_start=start, unrelated=())
 
     def describe(self) -> dict[str, Any]:
         """Return the layer, the tokens on both sides, and what the source is."""
@@ -147,6 +169,33 @@ class PatchResidual(Intervention):
     def _source_tokens(self) -> tuple[int, int]:
         start = self.tokens[0] if self.source_start is None else self.source_start
         return start, start + self.tokens[1] - self.tokens[0]
+
+
+@dataclass(frozen=True, eq=False)
+class RandomPatch(PatchResidual):
+    """The residual stream is moved as far as a patch would move it, token for token, but in a random direction.
+
+    The control of `PatchResidual`: what any change of that size does.
+
+    Args:
+        direction: [d_model], of norm 1.
+    """
+
+    variant: ClassVar[str] = "random patch"
+    direction: NDArray[np.float64] = field(kw_only=True)
+
+    def _put(self, own: Tensor, given: Tensor) -> Tensor:
+        distance = torch.linalg.vector_norm((given - own).float(), dim=-1, keepdim=True)
+        moved: Tensor = own + (distance * torch.from_numpy(self.direction).to(distance)).to(own)
+        return moved
+
+    def random_control(self, model: Model, rng: np.random.Generator) -> Intervention:
+        """Raise `ModelError`: it is one."""
+        raise ModelError("random patch is a control itself; pass controls=0")
+
+    def describe(self) -> dict[str, Any]:
+        """Add a hash of the direction."""
+        return {**super().describe(), "direction_sha256": hashlib.sha256(self.direction.tobytes()).hexdigest()}
 
 
 def _change_stream(reading: Reading, layer: int, tokens: Tokens, edit: Any) -> None:
