@@ -223,6 +223,8 @@ def _provenance(facts: Mapping[str, Any]) -> list[list[str]]:
 
 
 def _words(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:g}"
     return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
