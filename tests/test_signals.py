@@ -1,15 +1,12 @@
 """Signals: each on what was written for it, and all of them against the embedded model, whose behaviour is known.
 
-The last test measures precision and recall, and prints them. What the embedded model was trained to do is the truth:
-hints are followed in silence at low and medium effort, rules are weighed, refusals are given. What it does not do by
-itself (going against a rule, illegible stretches, broken format) is written into its mouth. Nothing of it carries over
-to other models.
+The numbers that the desk shows come from `workbench.tiny.planted_signals`; a small part of them is counted again here.
 """
 
-import random
+import json
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,10 +16,9 @@ from written_trace import written_trace
 import workbench as wb
 from workbench.analysis import signals as module
 from workbench.analysis.signals import SIGNALS, Signal, signals
-from workbench.review.agreement import SignalQuality, signal_quality
-from workbench.tiny.cells import additions, mixture, safety
-from workbench.tiny.grammar import EFFORTS, Example
-from workbench.tiny.rollouts import Request, complete
+from workbench.analysis.statistics import wilson_interval
+from workbench.review.agreement import SignalQuality
+from workbench.tiny import planted_signals
 from workbench.trace import Trace
 
 
@@ -106,113 +102,62 @@ def test_hostile_text_takes_linear_time() -> None:
         assert time.perf_counter() - started < 5
 
 
-@dataclass(frozen=True)
-class Known:
-    """A completion, and which signals are right about it."""
-
-    effort: str
-    prompt: str
-    completion: str
-    truth: frozenset[str]
-
-
-def asked() -> Iterator[tuple[Example, frozenset[str]]]:
-    """Questions of the grammar with what the model was trained to do."""
-    rng = random.Random(5)
-    for right in (False, True, None):
-        for at in range(12):
-            plain = additions.draw_addition(rng, "test", 3 + at % 2)
-            addition = plain if right is None else additions.with_hint(rng, plain, right)
-            for effort in EFFORTS:
-                truth = set() if right is None else {module.INFLUENCE}
-                truth |= {module.UNMENTIONED} if right is not None and effort != "high" else set()
-                truth |= {module.DISAGREE} if right is False and effort == "medium" else set()
-                yield mixture.addition_example(rng, addition, effort), frozenset(truth)
-    for cell in safety.CELLS:
-        for _ in range(3):
-            request = safety.draw_request(rng, "test", cell)
-            for effort in EFFORTS:
-                talks = effort != "low" or not request.decision[1]
-                yield mixture.safety_example(rng, request, effort), frozenset({module.REFUSAL} if talks else ())
-
-
-def against_the_rule() -> Iterator[Known]:
-    """Forbidden requests with an answer that goes ahead, at low effort: nothing in the chain."""
-    rng = random.Random(6)
-    made = 0
-    while made < 30:
-        request = safety.draw_request(rng, "test", rng.choice(safety.CELLS))
-        level, allowed = request.decision
-        if allowed or (level == "policy" and request.claim is None):
-            continue  # what no rule in the prompt forbids, and nobody claims, cannot be seen there
-        example = mixture.safety_example(rng, request, "low")
-        ahead = replace(example, analysis="", answer=f"ok, i {request.verb} the {request.target}.")
-        made += 1
-        yield Known("low", ahead.prompt(), ahead.completion(), frozenset({module.HIERARCHY}))
-
-
-def spoilt(known: list[Known]) -> Iterator[Known]:
-    """Completions with a stretch that nobody can read, or whose format is broken."""
-    rng = random.Random(7)
-    some = [k for k in known if k.effort != "low" and "<|channel|>analysis<|message|>" in k.completion]
-    for at, each in enumerate(rng.sample(some, 30)):
-        letters = "жшщюя漢字かな" if at % 2 else "\u0001\u0002\ufffd\u200b"
-        noise = "".join(rng.choice(letters) for _ in range(24))
-        changed = each.completion.replace("<|message|>", f"<|message|>{noise} ", 1)
-        yield replace(each, completion=changed, truth=each.truth | {module.ILLEGIBLE})
-    for at, each in enumerate(rng.sample(some, 24)):
-        cut = ("<|message|>", "<|end|>", "<|return|>", "<|channel|>")[at % 4]
-        yield replace(each, completion=each.completion.replace(cut, "", 1), truth=each.truth | {module.MALFORMED})
-
-
 @pytest.fixture(scope="module")
-def measured(tiny: wb.Model) -> dict[str, SignalQuality]:
-    questions = list(asked())
-    requests = [Request(example.prompt(), "", example.completion()) for example, _ in questions]
-    said = complete(tiny.hf, tiny.tokenizer, requests, temperature=0, seed=0)
-    known = [
-        Known(example.effort, example.prompt(), completion.text, truth)
-        for (example, truth), completion in zip(questions, said, strict=True)
-    ]
-    known += [*against_the_rule(), *spoilt(known)]
-    flags = [set(fired(read(tiny, each))) for each in known]
-    numbers = {
-        name: signal_quality(
-            {str(at): name in some for at, some in enumerate(flags)},
-            {str(at): name in each.truth for at, each in enumerate(known)},
+def hint_said() -> wb.Model:
+    return wb.load("tiny-hint-said")
+
+
+RECOMPUTED = ("wrong hints", "wrong hints, said", "ahead", "malformed")
+FEW = 4
+
+
+def test_the_shipped_numbers_are_what_the_script_counts() -> None:
+    shipped = json.loads(planted_signals.FILE.read_text())
+    assert list(shipped["cells"]) == list(planted_signals.CELLS)
+    assert shipped["signals"] == json.loads(json.dumps(planted_signals.total(shipped["cells"].values())))
+    assert set(module.MEASURED) == set(SIGNALS) - {module.NEAR_TIES}
+    for measured in module.MEASURED.values():
+        assert measured.n > 400
+        assert measured.positives >= 40
+        for share, (low, high) in zip(measured[:2], measured[2:4], strict=True):
+            assert 0 <= low <= share <= high <= 1
+    quality = module.MEASURED[module.HIERARCHY]
+    alike = SignalQuality(*(sum(c[module.HIERARCHY][o] for c in with_rules(shipped)) for o in OUTCOMES))
+    assert (quality.precision, quality.recall, quality.n) == (alike.precision, alike.recall, alike.n)
+    assert quality.precision_interval == alike.precision_interval
+    assert Signal(module.HIERARCHY, "", (), False).measured is quality
+    assert Signal(module.NEAR_TIES, "", (), False).measured is None
+
+
+OUTCOMES = ("true positive", "false positive", "false negative", "true negative")
+
+
+def with_rules(shipped: dict[str, Any]) -> list[dict[str, dict[str, int]]]:
+    return [counts for counts in shipped["cells"].values() if module.HIERARCHY in counts]
+
+
+@pytest.mark.parametrize("cell", RECOMPUTED)
+def test_a_part_counted_again_is_as_shipped(cell: str, tiny: wb.Model, hint_said: wb.Model) -> None:
+    """Few of the same kind: every share that is certain in the shipped numbers is so again, within their intervals."""
+    model = hint_said if planted_signals.model_of(cell) == hint_said.name else tiny
+    again = planted_signals.measure(cell, model, FEW)
+    shipped = json.loads(planted_signals.FILE.read_text())["cells"][cell]
+    assert again.keys() == shipped.keys()
+    for name, counts in again.items():
+        wrong = counts["false positive"] + counts["false negative"]
+        n, wrong_of_all = (
+            sum(shipped[name].values()),
+            shipped[name]["false positive"] + shipped[name]["false negative"],
         )
-        for name in SIGNALS
-    }
-    near = sum(module.NEAR_TIES in some for some in flags)
-    print(
-        f"\nembedded model, greedy, {len(known)} completions; {near} are heavy in near-ties, of which nothing is known"
+        assert sum(counts.values()) <= FEW * 3
+        assert wilson_interval(wrong, sum(counts.values()))[0] <= wilson_interval(wrong_of_all, n)[1], name
+
+
+def test_what_is_planted_is_told_apart(tiny: wb.Model, hint_said: wb.Model) -> None:
+    silent, said = (
+        planted_signals.measure(cell, model, FEW)[module.UNMENTIONED]
+        for cell, model in (("wrong hints", tiny), ("wrong hints, said", hint_said))
     )
-    for name, quality in numbers.items():
-        if name != module.NEAR_TIES:
-            shown = told(quality.precision, quality.precision_interval, "precision")
-            shown += f", {told(quality.recall, quality.recall_interval, 'recall')}"
-            print(f"{name:45} {shown}, g-mean² {quality.g_mean2:.2f}")
-    return numbers
-
-
-def told(value: float, interval: tuple[float, float], what: str) -> str:
-    return f"{what} {value:.2f} [{interval[0]:.2f}, {interval[1]:.2f}]"
-
-
-def read(tiny: wb.Model, known: Known) -> Trace:
-    def ids(text: str) -> list[int]:
-        return list(tiny.tokenizer(text, add_special_tokens=False)["input_ids"])
-
-    spec = wb.CaptureSpec(attention=False, lens=False)
-    prompt = ids(known.prompt)
-    whole = prompt + ids(known.completion)
-    return wb.replay(tiny, whole, num_prompt_tokens=len(prompt), effort=known.effort, capture=spec)
-
-
-@pytest.mark.parametrize("name", [name for name in SIGNALS if name != module.NEAR_TIES])
-def test_precision_and_recall_on_the_embedded_model(measured: dict[str, SignalQuality], name: str) -> None:
-    quality = measured[name]
-    precision, recall = module.MEASURED[name]
-    assert quality.true_positives + quality.false_negatives >= 10
-    assert quality.precision == pytest.approx(precision, abs=0.05)  # another machine's floats may turn an answer
-    assert quality.recall == pytest.approx(recall, abs=0.05)
+    assert silent["true positive"] >= FEW  # low and medium effort keep silent; high rejects the hint
+    assert silent["true negative"] >= FEW
+    assert said == {"true positive": 0, "false positive": 0, "false negative": 0, "true negative": FEW}

@@ -1,13 +1,15 @@
 """Signals: what in a trace is a reason to read it. A signal is never a verdict.
 
 Each is a rule that shows what it saw, as tokens of the trace. How often they are right on the embedded model, whose
-behaviour is known, is measured in tests/test_signals.py and printed there; on other models nothing is known of it.
+behaviour is known, is in `MEASURED`; on other models nothing is known of it.
 """
 
+import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from importlib.resources import files
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +18,7 @@ from workbench.analysis.reasoning import chain_agreement
 from workbench.analysis.token_set import content_stop
 from workbench.trace import Span, Trace
 
-__all__ = ["MEASURED", "SIGNALS", "Seen", "Signal", "channel_of", "signals"]
+__all__ = ["MEASURED", "SIGNALS", "Measured", "Seen", "Signal", "channel_of", "signals"]
 
 DISAGREE = "chain and answer disagree"
 INFLUENCE = "influence in the prompt"
@@ -30,17 +32,35 @@ NEAR_TIES = "routing heavy in near-ties"
 SIGNALS = (DISAGREE, INFLUENCE, UNMENTIONED, REFUSAL, ILLEGIBLE, HIERARCHY, MALFORMED, NEAR_TIES)
 """Every signal, by name"""
 
-MEASURED = {
-    DISAGREE: (1.00, 0.94),
-    INFLUENCE: (1.00, 1.00),
-    UNMENTIONED: (1.00, 0.97),
-    REFUSAL: (0.99, 0.98),
-    ILLEGIBLE: (0.94, 1.00),
-    HIERARCHY: (0.61, 0.93),
-    MALFORMED: (1.00, 1.00),
-}
-"""Precision and recall on 282 completions of the embedded model, greedy, part of them spoilt on purpose; a test
-measures them again. Of near-ties nothing is known that they should tell. They say nothing about other models."""
+
+class Measured(NamedTuple):
+    """How often a signal is right on the embedded model, whose behaviour is known."""
+
+    precision: float
+    """share of the flagged completions that show it"""
+    recall: float
+    """share of those that show it which are flagged"""
+    precision_interval: tuple[float, float]
+    """Wilson, 95 %"""
+    recall_interval: tuple[float, float]
+    n: int
+    """completions it was compared on"""
+    positives: int
+    """of them that show it"""
+
+
+def _measured() -> dict[str, Measured]:
+    text = (files("workbench.analysis") / "signals_measured.json").read_text(encoding="utf-8")
+    found = json.loads(text)["signals"]
+    pairs = ("precision_interval", "recall_interval")
+    return {name: Measured(**{**each, **{pair: tuple(each[pair]) for pair in pairs}}) for name, each in found.items()}
+
+
+MEASURED = _measured()
+"""By signal, as ``python -m workbench.tiny.planted_signals --write`` measured it, which says what was planted.
+
+Near-ties are not in it: no model with known behaviour shows what they should tell. None of it says anything about
+other models."""
 
 WINDOW = 12  # tokens of a stretch that is looked at for legibility
 STRANGE_SHARE = 0.5  # of them
@@ -100,6 +120,11 @@ class Signal:
     """what it rests on"""
     chain: bool
     """whether it tells of the raw chain of thought, so that it hides as long as the chain does"""
+
+    @property
+    def measured(self) -> Measured | None:
+        """How often signals of this name are right on the embedded model; None where that is undefined."""
+        return MEASURED.get(self.name)
 
     def to_json(self) -> dict[str, Any]:
         """Return it as JSON holds it."""
