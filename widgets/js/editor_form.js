@@ -64,8 +64,8 @@ export class EditorForm {
     return [
       h("div", { class: "moe-editor-line" }, this.title, this.actions.element),
       this.text,
-      h("div", { class: "moe-editor-line" }, this.rests.element, ...settings, this.run),
-      this.cost,
+      h("div", { class: "moe-editor-line" }, this.rests.element, ...settings),
+      h("div", { class: "moe-editor-line moe-editor-last" }, this.cost, this.run),
       this.problem,
     ];
   }
