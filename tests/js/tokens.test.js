@@ -81,6 +81,7 @@ test("colour follows the channel of the assistant and the role of others", () =>
   assert.equal(hueOf("assistant", null), "final");
   assert.equal(hueOf("developer", null), "developer");
   assert.equal(hueOf("functions.python", "commentary"), "tool");
+  assert.equal(hueOf("unknown", null), "unknown");
 });
 
 test("sentences are stepped by their starts", () => {

@@ -2,7 +2,7 @@
 // token are mounted; the rest is counted.
 
 import { shownLabels } from "./chain_data.js";
-import { messageName } from "./strip.js";
+import { messageName, messageNote } from "./strip.js";
 import { h, setData } from "./surface.js";
 import { mountedRange, mustRemount, scrollTarget } from "./transcript.js";
 
@@ -98,7 +98,7 @@ export class ChainList {
   message(message, low, high) {
     const { data } = this.view;
     const count = `${message.stop - Math.max(message.start, data.start)} tokens`;
-    const note = message.hue === "analysis" ? `raw chain of thought · ${count}` : count;
+    const note = [messageNote(message), count].filter(Boolean).join(" · ");
     const label = h(
       "div",
       {

@@ -74,11 +74,20 @@ function paintMessage(ctx, palette, message, from, to, y, started) {
   if (to - from > 20) ctx.fillText(name, from + 2, y + 9);
 }
 
-// "analysis", "commentary to=functions.x", "tool python"; malformed messages say so.
+// "analysis", "commentary to=functions.x", and of its output "functions.x"; malformed messages say so.
 export function messageName(message) {
-  const name = message.role === "assistant" ? (message.channel ?? "assistant") : message.role;
-  const recipient = message.recipient ? ` to=${message.recipient}` : "";
+  const said = message.role === "assistant";
+  const name = said ? (message.channel ?? "assistant") : message.role;
+  const recipient = message.recipient && (said || message.recipient !== "assistant") ? ` to=${message.recipient}` : "";
   return `${name}${recipient}${message.malformed ? " (malformed)" : ""}`;
+}
+
+// What a message is beside its name, such as "tool call (json)" or "raw chain, tool output"; or nothing.
+export function messageNote({ role, channel, recipient, type, hue }) {
+  const form = type ? ` (${type.replace("<|constrain|>", "")})` : "";
+  const tool = role === "assistant" && recipient ? `tool call${form}` : hue === "tool" ? "tool output" : "";
+  if (channel !== "analysis") return tool;
+  return tool ? `raw chain, ${tool}` : "raw chain of thought";
 }
 
 // The cells, coloured by the quantity, with marks for bookmarks and notes.

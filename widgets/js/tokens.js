@@ -181,7 +181,7 @@ function spanAt(spans, token) {
 // Channel colours are by channel for the assistant, by role for everyone else; any other role is a tool.
 export function hueOf(role, channel) {
   if (role === "assistant") return CHANNELS.includes(channel) ? channel : "final";
-  return CHANNELS.includes(role) ? role : "tool";
+  return CHANNELS.includes(role) || role === "unknown" ? role : "tool"; // a tool's role is its name
 }
 
 // Share a run of byte tokens among characters: each piece starts where a character and a token start together.

@@ -2,7 +2,7 @@
 // Only tokens near the current one are mounted; the rest is counted.
 
 import { largest } from "./numerics.js";
-import { messageName } from "./strip.js";
+import { messageName, messageNote } from "./strip.js";
 import { h, setData } from "./surface.js";
 
 const MOUNTED = 420;
@@ -98,7 +98,7 @@ export class Transcript {
   message(message, from, to) {
     const name = messageName(message);
     const count = `${message.stop - message.start} tokens`;
-    const note = message.hue === "analysis" ? `raw chain of thought · ${count}` : count;
+    const note = [messageNote(message), count].filter(Boolean).join(" · ");
     const label = h(
       "div",
       {
@@ -113,7 +113,8 @@ export class Transcript {
     for (let i = Math.max(from, message.start); i < Math.min(to, message.contentStart); i++) this.spans.set(i, label);
     const content = h("div", { class: "moe-content" });
     content.append(...this.pieces(Math.max(from, message.contentStart), Math.min(to, message.stop)));
-    return h("div", { class: "moe-message", "data-hue": message.hue }, label, content);
+    const tool = message.hue === "tool" || (message.role === "assistant" && message.recipient) ? "" : null;
+    return h("div", { class: "moe-message", "data-hue": message.hue, "data-tool": tool }, label, content);
   }
 
   pieces(from, to) {
