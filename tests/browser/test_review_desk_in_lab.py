@@ -1,6 +1,5 @@
-"""ReviewDesk in a real JupyterLab: ten traces reviewed by keyboard alone, what hides, what comes back, adjudication."""
+"""ReviewDesk in a real JupyterLab: ten traces by keyboard alone, what hides, what comes back, adjudication."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +55,17 @@ class DeskPage(PageView):
         return self.root.locator(".moe-desk-evidences li")
 
 
+def pictures(desk: DeskPage, name: str) -> None:
+    """Save what the desk looks like in both themes, and let axe look at it; the light one stays."""
+    for theme in ("dark", "light"):
+        desk.notebook.set_theme(theme)
+        desk.expect(theme=theme)
+        desk.page.wait_for_timeout(500)  # JupyterLab covers the page while it changes its theme
+        desk.notebook.screenshot(f"review_desk_{name}_{theme}", of=desk.root)
+        assert_nothing_serious(desk)
+    desk.root.focus()
+
+
 def cells(folder: Path, reviewer: str = "ada") -> list[str]:
     made = f"open_desk(Catalogue({str(folder)!r}), {REVIEW!r}, {reviewer!r})"
     return [
@@ -65,8 +75,8 @@ def cells(folder: Path, reviewer: str = "ada") -> list[str]:
 
 
 @pytest.fixture
-def folder(lab_server: LabServer, request: pytest.FixtureRequest) -> Iterator[Path]:
-    yield folder_of(lab_server.root / f"runs-{request.node.name}", 0)
+def folder(lab_server: LabServer, request: pytest.FixtureRequest) -> Path:
+    return folder_of(lab_server.root / f"runs-{request.node.name}", 0)
 
 
 def reload(notebook: LabNotebook) -> None:
@@ -102,13 +112,7 @@ def test_ten_traces_by_keyboard_alone(tiny: wb.Model, folder: Path, lab_notebook
     press("k")
     desk.is_open(order[0])
     expect(desk.root.locator(".moe-badges")).to_contain_text("log verified", timeout=30_000)
-    for theme in ("light", "dark"):
-        notebook.set_theme(theme)
-        desk.expect(theme=theme)
-        notebook.screenshot(f"review_desk_hidden_{theme}", of=desk.root)
-        assert_nothing_serious(desk)
-    notebook.set_theme("light")
-    desk.root.focus()
+    pictures(desk, "hidden")
 
     for at, (name, trace) in enumerate(zip(order, hashes, strict=True)):
         desk.is_open(name)
@@ -140,12 +144,8 @@ def test_ten_traces_by_keyboard_alone(tiny: wb.Model, folder: Path, lab_notebook
         page.keyboard.type("the hint may be an instruction, 0 1 2 jj")
         press("Escape")
         if at == 0:
-            for theme in ("dark", "light"):
-                notebook.set_theme(theme)
-                desk.has_saved()
-                notebook.screenshot(f"review_desk_{theme}", of=desk.root)
-                assert_nothing_serious(desk)
-            desk.root.focus()
+            desk.has_saved()
+            pictures(desk, "drafted")
         if at == 2:  # a draft in the middle, a new page, a new kernel
             desk.has_saved()
             reload(notebook)
@@ -194,7 +194,7 @@ def test_a_hidden_chain_reaches_no_message_and_hostile_text_is_text(folder: Path
     ada = open_desk(small_review(folder, 0), REVIEW, "ada")
     ada.claim(3)
     hashes = {item.name: item.trace for item in ada.queue()}
-    notebook = lab_notebook(cells(folder) + ["v.show(desk.queue(0, 1, order='name')[0].trace)"], height=1000)
+    notebook = lab_notebook([*cells(folder), "v.show(desk.queue(0, 1, order='name')[0].trace)"], height=1000)
     desk, page = DeskPage(notebook), notebook.page
     desk.is_open("a-secret", "hidden")
 
@@ -296,11 +296,7 @@ def test_verdicts_that_differ_are_settled_and_a_broken_log_alarms(folder: Path, 
     assert "[hidden until you reveal the chain]" in columns.first.inner_text()
     desk.press("r")
     expect(columns.first).to_contain_text("ada's words")
-    for theme in ("dark", "light"):
-        notebook.set_theme(theme)
-        desk.expect(theme=theme)
-        notebook.screenshot(f"review_desk_settling_{theme}", of=desk.root)
-        assert_nothing_serious(desk)
+    pictures(desk, "settling")
 
     # Evidence by mouse: from one token to another, then the button.
     box = desk.root.locator('[data-piece="0"]').bounding_box(), desk.root.locator('[data-piece="1"]').bounding_box()

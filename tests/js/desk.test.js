@@ -43,8 +43,14 @@ test("tokens that can be read follow each other; a hidden chain has no place amo
   );
   assert.deepEqual([text.messages[2].hidden, text.messages[2].from, text.messages[2].to], [true, 3, 3]);
   assert.equal(text.first, 1, "the last message of the prompt");
-  assert.deepEqual([0, 3, 9, 14, 9020, 99_999].map((token) => text.at(token)), [0, 0, 2, 2, 3, 4]);
-  assert.deepEqual([text.messageStep(1, 1), text.messageStep(2, 1), text.messageStep(2, -1), text.messageStep(4, 1)], [3, 3, 1, 4]);
+  assert.deepEqual(
+    [0, 3, 9, 14, 9020, 99_999].map((token) => text.at(token)),
+    [0, 0, 2, 2, 3, 4],
+  );
+  assert.deepEqual(
+    [text.messageStep(1, 1), text.messageStep(2, 1), text.messageStep(2, -1), text.messageStep(4, 1)],
+    [3, 3, 1, 4],
+  );
   assert.deepEqual([text.within(4, 1), text.within(0, 2), text.within(4, 3)], [2, 1, 4]);
   assert.deepEqual(text.range(2, 1), { start: 7, stop: 10 });
   assert.equal(text.text(7, 10), "a😀");
@@ -66,7 +72,10 @@ test("a verdict that lacks something says what, in the order the desk checks it"
   const why = (changes, open = {}) =>
     whyNotYet({ ...emptyVerdict(), ...changes }, FACTS, { hidden: false, closed: "", ...open });
   assert.equal(why({}), "choose a behaviour.");
-  assert.match(why({ behaviour: "quiet" }, { hidden: true }), /^this behaviour is about .* so reveal the chain before you save\.$/);
+  assert.match(
+    why({ behaviour: "quiet" }, { hidden: true }),
+    /^this behaviour is about .* so reveal the chain before you save\.$/,
+  );
   const quiet = { behaviour: "quiet" };
   assert.equal(why(quiet), "choose a severity.");
   assert.equal(why({ behaviour: "none", severity: 2 }), "None has severity 0.");
@@ -109,7 +118,10 @@ test("what is said of the review, the trace and the signals", () => {
   assert.equal(reviewWords({ rubric, perTrace: 1, blind: false }), "rubric reasoning-1 · one reviewer, not blind");
   const trace = { effort: "medium", numTokens: 20109, temperature: 0, truncated: null };
   assert.equal(traceWords(trace), "medium effort · 20,109 tokens · greedy · not truncated");
-  assert.equal(traceWords({ ...trace, effort: null, temperature: 0.7, truncated: "budget" }), "20,109 tokens · T = 0.7 · ✂ budget");
+  assert.equal(
+    traceWords({ ...trace, effort: null, temperature: 0.7, truncated: "budget" }),
+    "20,109 tokens · T = 0.7 · ✂ budget",
+  );
   assert.equal(
     measuredWords([0.61, 0.93, [0.42, 0.77], [0.69, 0.99], 282, 14]),
     "of the embedded model’s completions (n = 282, 14 of them so): precision .61 (95 % .42–.77), recall .93 (.69–.99)",
@@ -137,7 +149,16 @@ test("badges say when a draft was saved, that it was not, and that the log is br
 
 test("an experiment saved with the trace and a typed one become causal tests", () => {
   const done = [{ variant: "zero contribution", experts: { 0: [4] }, tokens: "all" }];
-  const record = { done, before: "249", answer: "295", keepsAnswer: false, generated: true, meanKl: 0.5, rank: 1, controls: 7 };
+  const record = {
+    done,
+    before: "249",
+    answer: "295",
+    keepsAnswer: false,
+    generated: true,
+    meanKl: 0.5,
+    rank: 1,
+    controls: 7,
+  };
   const found = testOf(record);
   assert.match(found.what, /^zero contribution: expert 4 of layer 0/);
   assert.equal(found.result, "answer 295 in place of 249; mean KL 0.500 nats, rank 1 of 8 with controls");
@@ -151,7 +172,15 @@ test("an experiment saved with the trace and a typed one become causal tests", (
 
 test("keys: digits are severities, with shift internals whatever the keyboard makes of it, and all are listed", () => {
   const told = [];
-  const desk = new Proxy({}, { get: (_, name) => (...given) => told.push([name, ...given]) });
+  const desk = new Proxy(
+    {},
+    {
+      get:
+        (_, name) =>
+        (...given) =>
+          told.push([name, ...given]),
+    },
+  );
   const press = (key, rest = {}) => deskAction({ key, ...rest })?.(desk);
   press("3");
   press("!", { code: "Digit1", shiftKey: true });
@@ -169,11 +198,19 @@ test("keys: digits are severities, with shift internals whatever the keyboard ma
     ["goInList", 1],
     ["step", -1, true],
   ]);
-  for (const [key, rest] of [["s", {}], ["c", { ctrlKey: true }], ["5", { code: "Digit5", shiftKey: true }], ["r", { altKey: true }]]) {
+  for (const [key, rest] of [
+    ["s", {}],
+    ["c", { ctrlKey: true }],
+    ["5", { code: "Digit5", shiftKey: true }],
+    ["r", { altKey: true }],
+  ]) {
     assert.equal(deskAction({ key, ...rest }), undefined, key);
   }
-  const listed = DESK_KEYS.map(([caps]) => caps).join(" ").split(" ");
-  for (const key of ["j", "k", "r", "e", "b", "c", "a", "n", "t", "x", "o", "d", "/", "?"]) assert.ok(listed.includes(key), key);
+  const listed = DESK_KEYS.map(([caps]) => caps)
+    .join(" ")
+    .split(" ");
+  for (const key of ["j", "k", "r", "e", "b", "c", "a", "n", "t", "x", "o", "d", "/", "?"])
+    assert.ok(listed.includes(key), key);
 });
 
 function model() {
@@ -195,7 +232,13 @@ test("an answer finds its question, and one that does not come is said", async (
   const [own, late] = [model(), []];
   const kernel = new DeskKernel(own, (is) => late.push(is));
   const [first, second] = [kernel.ask("open", { trace: "a" }), kernel.ask("look")];
-  assert.deepEqual(own.sent.map(({ do: what, trace }) => [what, trace]), [["open", "a"], ["look", undefined]]);
+  assert.deepEqual(
+    own.sent.map(({ do: what, trace }) => [what, trace]),
+    [
+      ["open", "a"],
+      ["look", undefined],
+    ],
+  );
   own.answer({ to: own.sent[1].id, error: "no" });
   own.answer({ to: "of another view" });
   assert.equal((await second).error, "no");
@@ -224,7 +267,10 @@ test("a draft is saved after a pause, keeps what is typed meanwhile, and tries a
   mock.timers.tick(700);
   assert.deepEqual(asked, []);
   draft.load({ trace: "a", content: { comment: "old" }, saved: "2026-11-24T12:04:00Z", kept: true });
-  assert.deepEqual([draft.content.comment, draft.content.severity, draft.state.saved], ["old", null, "2026-11-24T12:04:00Z"]);
+  assert.deepEqual(
+    [draft.content.comment, draft.content.severity, draft.state.saved],
+    ["old", null, "2026-11-24T12:04:00Z"],
+  );
   draft.set({ comment: "one" });
   draft.set({ comment: "two" });
   assert.equal(draft.state.saving, true);

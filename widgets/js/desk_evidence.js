@@ -27,7 +27,10 @@ export class DeskEvidence {
   draw({ evidence }, { isHidden, isClosed, chosen }) {
     this.waits.hidden = !isHidden;
     this.button.disabled = isClosed || !chosen;
-    setText(this.chosen, chosen ? `“${quoteWords(chosen.text).slice(0, 40)}”, ${placeOf(chosen)}` : "choose words in the transcript");
+    setText(
+      this.chosen,
+      chosen ? `“${quoteWords(chosen.text).slice(0, 40)}”, ${placeOf(chosen)}` : "choose words in the transcript",
+    );
     if (evidence === this.drawn && isClosed === this.wasClosed) return;
     Object.assign(this, { drawn: evidence, wasClosed: isClosed });
     this.list.replaceChildren(
@@ -37,7 +40,12 @@ export class DeskEvidence {
           {},
           h("span", { class: "moe-desk-number", text: i + 1 }),
           h("button", {
-            ...{ type: "button", class: "moe-desk-quote", title: "show it in the transcript", text: `“${quoteWords(each.text)}”` },
+            ...{
+              type: "button",
+              class: "moe-desk-quote",
+              title: "show it in the transcript",
+              text: `“${quoteWords(each.text)}”`,
+            },
             onclick: () => this.desk.showTokens(each.start, each.stop),
           }),
           h("span", { class: "moe-secondary moe-desk-place", text: placeOf(each) }),
@@ -53,7 +61,8 @@ export class DeskTests {
     this.desk = desk;
     this.list = h("ul", { class: "moe-desk-tests" });
     this.saved = h("div", { class: "moe-desk-saved" });
-    const field = (label, rest) => h("input", { type: "text", "aria-label": label, placeholder: label, autocomplete: "off", ...rest });
+    const field = (label, rest) =>
+      h("input", { type: "text", "aria-label": label, placeholder: label, autocomplete: "off", ...rest });
     this.what = field("what was done");
     this.result = field("what came of it");
     this.n = field("rollouts", { inputmode: "numeric", class: "moe-desk-n" });
@@ -69,8 +78,21 @@ export class DeskTests {
       h("button", { type: "button", class: "moe-chip", text: "Add", onclick: () => this.add() }),
       this.problem,
     );
-    this.opener = h("button", { type: "button", class: "moe-chip", onclick: () => this.open() }, "Enter a test ", h("kbd", { text: "t" }));
-    this.element = h("section", { "aria-label": "Causal test" }, h("h3", { text: "Causal test" }), this.list, this.saved, this.opener, this.form);
+    this.opener = h(
+      "button",
+      { type: "button", class: "moe-chip", onclick: () => this.open() },
+      "Enter a test ",
+      h("kbd", { text: "t" }),
+    );
+    this.element = h(
+      "section",
+      { "aria-label": "Causal test" },
+      h("h3", { text: "Causal test" }),
+      this.list,
+      this.saved,
+      this.opener,
+      this.form,
+    );
   }
 
   open() {
@@ -119,7 +141,10 @@ export class DeskTests {
           "div",
           { class: "moe-desk-line" },
           h("button", { type: "button", class: "moe-chip", text: "Add", onclick: () => this.desk.addTest(test) }),
-          h("span", { class: "moe-secondary", text: `saved with the trace: ${quoteWords(test.what)}: ${quoteWords(test.result)}` }),
+          h("span", {
+            class: "moe-secondary",
+            text: `saved with the trace: ${quoteWords(test.what)}: ${quoteWords(test.result)}`,
+          }),
         ),
       ),
     );

@@ -15,14 +15,22 @@ export class DeskForm {
     Object.assign(this, { desk, facts });
     this.behaviour = h(
       "select",
-      { "aria-label": "Behaviour", class: "moe-desk-behaviour", onchange: () => desk.setBehaviour(this.behaviour.value) },
+      {
+        "aria-label": "Behaviour",
+        class: "moe-desk-behaviour",
+        onchange: () => desk.setBehaviour(this.behaviour.value),
+      },
       h("option", { value: "", text: "choose…" }),
       ...facts.behaviours.map(({ id, title }) => h("option", { value: id, text: readingText(title) })),
     );
     this.definition = h("p", { class: "moe-secondary" });
     this.guidance = h("p", { class: "moe-secondary" });
     this.needs = h("p", { class: "moe-secondary" });
-    const levels = facts.severities.map(([value, label, meaning]) => ({ value, text: String(value), why: `${label}: ${meaning}` }));
+    const levels = facts.severities.map(([value, label, meaning]) => ({
+      value,
+      text: String(value),
+      why: `${label}: ${meaning}`,
+    }));
     this.severity = new Choice("Severity", levels, (severity) => desk.fill({ severity }));
     this.meaning = h("p", { class: "moe-secondary" });
     const sure = CONFIDENCE_LEVELS.map((value) => ({ value, text: value }));
@@ -37,17 +45,40 @@ export class DeskForm {
 
   parts() {
     this.save = h("button", { type: "button", class: "moe-desk-primary", onclick: () => this.desk.submit() });
-    this.skip = h("button", { type: "button", class: "moe-chip", onclick: () => this.openSkip() }, "Skip, with reason ", h("kbd", { text: "x" }));
-    this.reason = h("input", { type: "text", "aria-label": "Reason to skip", placeholder: "why you skip it", autocomplete: "off" });
+    this.skip = h(
+      "button",
+      { type: "button", class: "moe-chip", onclick: () => this.openSkip() },
+      "Skip, with reason ",
+      h("kbd", { text: "x" }),
+    );
+    this.reason = h("input", {
+      type: "text",
+      "aria-label": "Reason to skip",
+      placeholder: "why you skip it",
+      autocomplete: "off",
+    });
     this.reason.addEventListener("keydown", (event) => event.key === "Enter" && this.desk.skip(this.reason.value));
-    const give = h("button", { type: "button", class: "moe-chip", text: "Skip", onclick: () => this.desk.skip(this.reason.value) });
+    const give = h("button", {
+      type: "button",
+      class: "moe-chip",
+      text: "Skip",
+      onclick: () => this.desk.skip(this.reason.value),
+    });
     this.skipForm = h("div", { class: "moe-desk-line", hidden: true }, this.reason, give);
     this.notYet = h("p", { class: "moe-secondary", role: "status" });
     this.problem = h("p", { class: "moe-job-error", role: "alert", hidden: true });
     this.blind = h("p", { class: "moe-secondary", text: this.facts.perTrace > 2 ? BLIND_MANY : BLIND });
     const tags = h("div", { class: "moe-desk-tags", role: "group", "aria-label": "Tags" }, ...this.tags.values());
     return [
-      h("section", {}, h("h3", {}, "Behaviour", h("kbd", { text: "b" })), this.behaviour, this.definition, this.guidance, this.needs),
+      h(
+        "section",
+        {},
+        h("h3", {}, "Behaviour", h("kbd", { text: "b" })),
+        this.behaviour,
+        this.definition,
+        this.guidance,
+        this.needs,
+      ),
       h("section", { class: "moe-desk-scales" }, this.severity.element, this.confidence.element, this.meaning),
       this.evidence.element,
       this.tests.element,
@@ -56,7 +87,12 @@ export class DeskForm {
       h(
         "section",
         { class: "moe-desk-foot", "aria-label": "Save or skip" },
-        h("div", { class: "moe-desk-line moe-desk-give" }, h("span", {}, this.save, h("kbd", { text: "⌃⏎" })), this.skip),
+        h(
+          "div",
+          { class: "moe-desk-line moe-desk-give" },
+          h("span", {}, this.save, h("kbd", { text: "⌃⏎" })),
+          this.skip,
+        ),
         this.skipForm,
         this.problem,
         this.notYet,

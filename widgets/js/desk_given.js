@@ -8,7 +8,12 @@ export class DeskGiven {
   constructor(desk, facts) {
     Object.assign(this, { desk, facts });
     this.columns = h("div", { class: "moe-desk-verdicts" });
-    this.element = h("section", { "aria-label": "Verdicts given", hidden: true }, h("h3", { text: "Verdicts given" }), this.columns);
+    this.element = h(
+      "section",
+      { "aria-label": "Verdicts given", hidden: true },
+      h("h3", { text: "Verdicts given" }),
+      this.columns,
+    );
   }
 
   // One's own alone is in the form already.
@@ -22,7 +27,8 @@ export class DeskGiven {
   column({ reviewer, own, adjudicates, time, seconds, verdict }) {
     const title = this.facts.behaviours.find((b) => b.id === verdict.behaviour)?.title ?? verdict.behaviour;
     const who = `${readingText(reviewer)}${own ? " (you)" : ""}${adjudicates ? ", settles it" : ""}`;
-    const row = (name, ...values) => (values.length ? [h("dt", { text: name }), ...values.map((value) => h("dd", {}, value))] : []);
+    const row = (name, ...values) =>
+      values.length ? [h("dt", { text: name }), ...values.map((value) => h("dd", {}, value))] : [];
     const quoted = (e) =>
       h("button", {
         ...{ type: "button", class: "moe-desk-quote", text: `“${quoteWords(e.text)}” ${placeOf(e)}` },
@@ -42,7 +48,9 @@ export class DeskGiven {
         ...row("evidence", ...verdict.evidence.map(quoted)),
         ...row(
           "causal test",
-          ...verdict.causal_tests.map((t) => `${readingText(t.what)}: ${readingText(t.result)} (${rolloutsWords(t.n)})`),
+          ...verdict.causal_tests.map(
+            (t) => `${readingText(t.what)}: ${readingText(t.result)} (${rolloutsWords(t.n)})`,
+          ),
         ),
         ...row("another explanation", ...(verdict.alternative ? [readingText(verdict.alternative)] : [])),
         ...row("comment", ...(verdict.comment ? [readingText(verdict.comment)] : [])),
@@ -56,7 +64,12 @@ export class DeskScores {
   constructor(own) {
     this.own = own;
     this.lines = h("div", { class: "moe-secondary" });
-    this.element = h("section", { "aria-label": "Calibration", hidden: true }, h("h3", { text: "Calibration" }), this.lines);
+    this.element = h(
+      "section",
+      { "aria-label": "Calibration", hidden: true },
+      h("h3", { text: "Calibration" }),
+      this.lines,
+    );
   }
 
   show(scores) {
@@ -111,7 +124,11 @@ export class DeskSignals {
         onclick: () => this.desk.showTokens(e.start, e.stop),
       }),
     );
-    const words = h("span", { class: "moe-secondary", text: `${quoteWords(says)} `, title: this.measuredWords(measured) });
+    const words = h("span", {
+      class: "moe-secondary",
+      text: `${quoteWords(says)} `,
+      title: this.measuredWords(measured),
+    });
     return this.line(name, words, ...saw);
   }
 }
@@ -119,6 +136,7 @@ export class DeskSignals {
 // The head of the desk: what is reviewed, the log, the draft, the counts.
 export class DeskHeader {
   constructor(desk, facts, words) {
+    this.mayAdjudicate = facts.mayAdjudicate;
     this.log = h("button", { type: "button", class: "moe-badge moe-desk-badge", onclick: () => desk.look() });
     this.saved = h("span", { class: "moe-badge moe-desk-badge", role: "status" });
     this.title = h("div", { class: "moe-question", role: "heading", "aria-level": "2" });
@@ -135,18 +153,32 @@ export class DeskHeader {
         h("div", { class: "moe-badges" }, this.log, this.saved),
         this.counts,
       ),
-      h("div", { class: "moe-header-row" }, h("span", { class: "moe-secondary", text: `you are ${readingText(facts.reviewer)}${facts.mayAdjudicate ? ", who may adjudicate" : ""}` }), this.models),
+      h(
+        "div",
+        { class: "moe-header-row" },
+        h("span", {
+          class: "moe-secondary",
+          text: `you are ${readingText(facts.reviewer)}${facts.mayAdjudicate ? ", who may adjudicate" : ""}`,
+        }),
+        this.models,
+      ),
       this.alarm,
     );
   }
 
-  show({ numTraces, assigned, done, drafts, skipped, models }, embedded) {
+  show({ numTraces, complete, assigned, done, drafts, skipped, models }, embedded) {
     setText(this.title, `Review of ${numTraces.toLocaleString("en")} traces`);
-    const counts = { "assigned to you": assigned, done, draft: drafts, skipped };
+    const whole = this.mayAdjudicate ? { "all verdicts in on": complete } : {};
+    const counts = { ...whole, "assigned to you": assigned, done, draft: drafts, skipped };
     this.counts.replaceChildren(
-      ...Object.entries(counts).flatMap(([name, count], i) => [i ? " · " : "", `${name} `, h("b", { text: count.toLocaleString("en") })]),
+      ...Object.entries(counts).flatMap(([name, count], i) => [
+        i ? " · " : "",
+        `${name} `,
+        h("b", { text: count.toLocaleString("en") }),
+      ]),
     );
-    const named = models.slice(0, 3).map(readingText).join(", ") + (models.length > 3 ? `, ${models.length - 3} more` : "");
+    const named =
+      models.slice(0, 3).map(readingText).join(", ") + (models.length > 3 ? `, ${models.length - 3} more` : "");
     this.models.replaceChildren(h("b", { text: named }), embedded ? " (embedded: says nothing about gpt-oss)" : "");
   }
 
@@ -163,6 +195,11 @@ export class DeskHeader {
     this.alarm.hidden = !problems.length;
     const shown = problems.slice(0, 5).join("; ");
     const rest = problems.length > 5 ? `; ${problems.length - 5} more` : "";
-    setText(this.alarm, problems.length ? `The log of this review is not what was written: ${readingText(shown)}${rest}. Stop, keep the store as it is, and tell whoever runs the review.` : "");
+    setText(
+      this.alarm,
+      problems.length
+        ? `The log of this review is not what was written: ${readingText(shown)}${rest}. Stop, keep the store as it is, and tell whoever runs the review.`
+        : "",
+    );
   }
 }

@@ -22,7 +22,12 @@ export class DeskInternals {
       ]),
     );
     this.words = h("span", { class: "moe-secondary", role: "status" });
-    this.bar = h("div", { class: "moe-desk-internals", role: "group", "aria-label": "Internals" }, ...this.buttons.values(), this.words);
+    this.bar = h(
+      "div",
+      { class: "moe-desk-internals", role: "group", "aria-label": "Internals" },
+      ...this.buttons.values(),
+      this.words,
+    );
     this.element = h("div", { class: "moe-desk-inside" });
     this.name = null;
   }
@@ -43,7 +48,8 @@ export class DeskInternals {
   }
 
   draw({ hidden, visit }) {
-    if (visit !== this.visit || hidden !== this.hidden) setText(this.words, hidden ? "of the whole trace: reveal first" : "");
+    if (visit !== this.visit || hidden !== this.hidden)
+      setText(this.words, hidden ? "of the whole trace: reveal first" : "");
     if (visit !== this.visit) this.name = null;
     Object.assign(this, { visit, hidden });
     for (const [own, button] of this.buttons) button.setAttribute("aria-pressed", String(own === this.name));

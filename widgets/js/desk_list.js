@@ -15,7 +15,11 @@ export class DeskList {
     this.title = h("b", { role: "heading", "aria-level": "3" });
     this.order = h(
       "select",
-      { "aria-label": "Order of the queue", class: "moe-desk-order", onchange: () => desk.turn({ order: this.order.value }) },
+      {
+        "aria-label": "Order of the queue",
+        class: "moe-desk-order",
+        onchange: () => desk.turn({ order: this.order.value }),
+      },
       ...LIST_ORDERS.map(([value, text]) => h("option", { value, text })),
     );
     this.mode = h("button", { type: "button", class: "moe-chip", onclick: () => desk.switchMode(), hidden: true });
@@ -29,7 +33,11 @@ export class DeskList {
     this.items = h("ol", { class: "moe-desk-items", "aria-label": "Traces" });
     this.earlier = this.pager("earlier", -1);
     this.later = this.pager("later", 1);
-    this.claim = h("button", { type: "button", class: "moe-chip moe-desk-claim", onclick: () => desk.claim(TAKEN_AT_ONCE) });
+    this.claim = h("button", {
+      type: "button",
+      class: "moe-chip moe-desk-claim",
+      onclick: () => desk.claim(TAKEN_AT_ONCE),
+    });
     setText(this.claim, `Take ${TAKEN_AT_ONCE} more traces`);
     this.element = h(
       "nav",
@@ -132,11 +140,21 @@ function queueParts(item) {
 
 function foundParts({ name, channel, excerpt }) {
   return [
-    h("span", { class: "moe-desk-row-head" }, h("b", { text: readingText(name) }), h("span", { class: "moe-secondary", text: readingText(channel) })),
+    h(
+      "span",
+      { class: "moe-desk-row-head" },
+      h("b", { text: readingText(name) }),
+      h("span", { class: "moe-secondary", text: readingText(channel) }),
+    ),
     h("span", { class: "moe-secondary moe-desk-question", text: readingText(excerpt) }),
   ];
 }
 
 export function signalMark(text) {
-  return h("span", { class: "moe-desk-signal" }, h("span", { class: "moe-desk-flag", "aria-hidden": "true", text: "⚑" }), text);
+  return h(
+    "span",
+    { class: "moe-desk-signal" },
+    h("span", { class: "moe-desk-flag", "aria-hidden": "true", text: "⚑" }),
+    text,
+  );
 }

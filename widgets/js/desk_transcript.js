@@ -50,7 +50,8 @@ export class DeskTranscript {
   draw() {
     const { text, at } = this.desk;
     const evidence = JSON.stringify(this.desk.evidence.map(({ start, stop }) => [start, stop]));
-    const remount = !this.range || evidence !== this.drawn || (text.count > 0 && mustRemount(this.range, at, text.count));
+    const remount =
+      !this.range || evidence !== this.drawn || (text.count > 0 && mustRemount(this.range, at, text.count));
     const keep = this.range && remount ? this.scroller.scrollTop : null;
     const moved = at !== this.shownAt;
     if (remount) this.mount(at);
@@ -68,7 +69,9 @@ export class DeskTranscript {
     this.spans.clear();
     this.marked = null;
     const { from, to } = this.range;
-    const shown = text.messages.filter((m) => (m.to > m.from ? m.from < to && m.to > from : m.from >= from && m.from <= to));
+    const shown = text.messages.filter((m) =>
+      m.to > m.from ? m.from < to && m.to > from : m.from >= from && m.from <= to,
+    );
     this.scroller.replaceChildren(
       ...(from > 0 ? [this.more(from, "before", from - 1)] : []),
       ...shown.map((message) => this.message(message, from, to)),
@@ -101,15 +104,27 @@ export class DeskTranscript {
     const wrong = malformed ? " · malformed" : "";
     if (hue === "analysis" || hidden) return `raw chain of thought · ${count} tokens${wrong}`;
     if (stop === start) return `no tokens${wrong}`;
-    return `tokens ${start}–${stop - 1}${channel === "assistant" ? " · no channel named" : ""}${wrong}`;
+    const where = stop - start > 1 ? `tokens ${start}–${stop - 1}` : `token ${start}`;
+    return `${where}${channel === "assistant" ? " · no channel named" : ""}${wrong}`;
   }
 
   closedBox() {
     return h(
       "div",
       { class: "moe-desk-closed" },
-      h("p", {}, h("span", { class: "moe-desk-lock", "aria-hidden": "true" }), h("b", { text: "Hidden until you reveal it. " }), WHY_HIDDEN),
-      h("button", { type: "button", class: "moe-desk-primary", text: "Reveal chain", onclick: () => this.desk.reveal() }),
+      h(
+        "p",
+        {},
+        h("span", { class: "moe-desk-lock", "aria-hidden": "true" }),
+        h("b", { text: "Hidden until you reveal it. " }),
+        WHY_HIDDEN,
+      ),
+      h("button", {
+        type: "button",
+        class: "moe-desk-primary",
+        text: "Reveal chain",
+        onclick: () => this.desk.reveal(),
+      }),
       h("kbd", { "aria-hidden": "true", text: "r" }),
       h("span", { class: "moe-secondary", text: "recorded with your name and the time" }),
     );
@@ -149,7 +164,8 @@ export class DeskTranscript {
       span.classList.remove("moe-desk-chosen", "moe-current");
       span.removeAttribute("aria-current");
     }
-    for (let i = Math.min(at, anchor); i <= Math.max(at, anchor); i++) this.spans.get(i)?.classList.add("moe-desk-chosen");
+    for (let i = Math.min(at, anchor); i <= Math.max(at, anchor); i++)
+      this.spans.get(i)?.classList.add("moe-desk-chosen");
     this.spans.get(at)?.classList.add("moe-current");
     this.spans.get(at)?.setAttribute("aria-current", "true");
     setData(this.element, "at", at);

@@ -84,7 +84,8 @@ export class DeskView extends View {
   adoptTrace(model) {
     this.messages = model.get("_messages");
     this.text = new DeskText(this.messages);
-    const kept = this.visit === this.trace.visit && this.text.count ? this.text.at(this.selection.token) : this.text.first;
+    const kept =
+      this.visit === this.trace.visit && this.text.count ? this.text.at(this.selection.token) : this.text.first;
     this.at = this.anchor = kept;
   }
 
@@ -112,10 +113,14 @@ export class DeskView extends View {
       { class: "moe-desk-middle", "aria-label": "Trace" },
       ...[this.name, this.problem, this.transcript.element, this.signals.element, this.internals.bar],
     );
-    const right = h("aside", { class: "moe-desk-right", "aria-label": "Evidence and verdict", tabindex: "0" });
-    right.append(this.given.element, this.form.element, this.scores.element);
+    this.right = h("aside", { class: "moe-desk-right", "aria-label": "Evidence and verdict", tabindex: "0" });
+    this.right.append(this.given.element, this.form.element, this.scores.element);
     this.adoptVisit();
-    return [this.header.element, h("div", { class: "moe-desk-columns" }, this.list.element, middle, right), this.status.element];
+    return [
+      this.header.element,
+      h("div", { class: "moe-desk-columns" }, this.list.element, middle, this.right),
+      this.status.element,
+    ];
   }
 
   keyList() {
@@ -164,6 +169,7 @@ export class DeskView extends View {
     const inMemory = this.trace.state === "unassigned";
     this.draft.load(kept.trace === this.trace.trace ? { ...kept, inMemory } : {});
     this.form.reset(this.draft.content);
+    this.right.scrollTop = 0;
   }
 
   becameLate(isLate) {
@@ -440,7 +446,10 @@ export class DeskView extends View {
     });
     this.internals.draw(trace);
     const chain = trace.hidden ? "hidden" : trace.revealed ? "revealed" : "none hidden";
-    this.status.write([trace.trace ? ["trace", readingText(trace.name ?? "")] : null, trace.trace ? ["chain", chain] : null]);
+    this.status.write([
+      trace.trace ? ["trace", readingText(trace.name ?? "")] : null,
+      trace.trace ? ["chain", chain] : null,
+    ]);
     setData(this.root, "trace", trace.name ?? "");
     setData(this.root, "chain", trace.trace ? chain : "");
     setData(this.root, "draft", late ? "late" : draftState(this.draft.state));

@@ -116,7 +116,11 @@ export function draftBadge({ saving, error, memory, saved, late }) {
 export function logBadge({ problems }) {
   if (!problems) return { text: "log not verified yet", kind: "plain", title: "verify" };
   if (!problems.length) {
-    return { text: "log verified", kind: "plain", title: "every event is there, follows from the one before, unchanged" };
+    return {
+      text: "log verified",
+      kind: "plain",
+      title: "every event is there, follows from the one before, unchanged",
+    };
   }
   const many = problems.length === 1 ? "1 problem" : `${problems.length} problems`;
   return { text: `✕ log broken: ${many}`, kind: "warning", title: problems.join("\n") };
@@ -158,7 +162,8 @@ export function testOf(record) {
 // What was typed as a causal test: {test}, or {problem}.
 export function typedTest({ what, result, n }) {
   if (!what.trim() || !result.trim()) return { problem: "expected what was done and what came of it" };
-  if (!/^\d{1,9}$/.test(n.trim()) || Number(n) < 1) return { problem: `expected a number of rollouts, got “${n.trim()}”` };
+  if (!/^\d{1,9}$/.test(n.trim()) || Number(n) < 1)
+    return { problem: `expected a number of rollouts, got “${n.trim()}”` };
   return { test: { what: what.trim(), result: result.trim(), n: Number(n), traces: [] } };
 }
 
