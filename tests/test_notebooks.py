@@ -83,6 +83,9 @@ assert (layer, expert) == (1, 1) and test.p_values[1, 1] < 0.01 and test.delta[1
 assert all(swept.rows()[1]["keeps_answer"] and swept.rank(1, 1) > 2 for swept in without.values())
 assert any(not row["keeps_answer"] for row in without["forbid"].rows())
 assert (bench.shown, len(bench._history), len(bench.experiments[0].controls)) == (0, 1, 7)
+tallies = [[(share.answer, share.count) for share in editor.tally(branch)] for branch in range(4)]
+assert tallies == [[("171", 1)], [("191", 5)], [("171", 5)], [("171", 5)]]
+assert (editor.shown, editor.beside) == ((2, 0), (1, 0))
 """,
     "06_faithfulness": """
 assert silent.rate.qualifying >= 20 and silent.rate.rate == 0 and silent.to_hint.value > 0.9
