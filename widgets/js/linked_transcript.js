@@ -80,6 +80,8 @@ export class LinkedTranscript extends Transcript {
   // Where a token stands, from the top of what is mounted; null where it is not.
   top(token) {
     const element = this.spans.get(token);
-    return element ? element.offsetTop : null;
+    if (!element) return null;
+    // A message's name sticks to the upper edge, so it does not say where the message begins.
+    return element.classList.contains("moe-channel") ? element.parentElement.offsetTop : element.offsetTop;
   }
 }
