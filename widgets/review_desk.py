@@ -54,7 +54,7 @@ class ReviewDesk(anywidget.AnyWidget):
     """
 
     _esm = bundle(FOLDER / "review_desk.js")
-    _css = styles(FOLDER / "view.css", FOLDER / "transcript.css", FOLDER / "review_desk.css")
+    _css = styles(*(FOLDER / f"{name}.css" for name in ("view", "transcript", "desk_verdict", "review_desk")))
 
     selected = traitlets.Unicode("", read_only=True, help="hash of the open trace; empty for none").tag(sync=True)
     internals = traitlets.Instance(DOMWidget, allow_none=True, help="the view of router, attention, … if any").tag(

@@ -172,15 +172,8 @@ test("an experiment saved with the trace and a typed one become causal tests", (
 
 test("keys: digits are severities, with shift internals whatever the keyboard makes of it, and all are listed", () => {
   const told = [];
-  const desk = new Proxy(
-    {},
-    {
-      get:
-        (_, name) =>
-        (...given) =>
-          told.push([name, ...given]),
-    },
-  );
+  const heard = { get: (_, name) => (name === "verdict" ? desk : (...given) => told.push([name, ...given])) };
+  const desk = new Proxy({}, heard);
   const press = (key, rest = {}) => deskAction({ key, ...rest })?.(desk);
   press("3");
   press("!", { code: "Digit1", shiftKey: true });

@@ -11,7 +11,7 @@ export class DeskEvidence {
     this.desk = desk;
     this.list = h("ol", { class: "moe-desk-evidences" });
     this.waits = h("div", { class: "moe-secondary moe-desk-waits", text: "from the chain: reveal first" });
-    this.button = h("button", { type: "button", class: "moe-chip", onclick: () => desk.mark() });
+    this.button = h("button", { type: "button", class: "moe-chip", onclick: () => desk.verdict.mark() });
     this.chosen = h("span", { class: "moe-secondary moe-desk-choice" });
     this.element = h(
       "section",
@@ -49,7 +49,7 @@ export class DeskEvidence {
             onclick: () => this.desk.showTokens(each.start, each.stop),
           }),
           h("span", { class: "moe-secondary moe-desk-place", text: placeOf(each) }),
-          isClosed ? "" : remover(`Remove evidence ${i + 1}`, () => this.desk.unmark(each)),
+          isClosed ? "" : remover(`Remove evidence ${i + 1}`, () => this.desk.verdict.unmark(each)),
         ),
       ),
     );
@@ -106,7 +106,7 @@ export class DeskTests {
     setText(this.problem, problem ?? "");
     if (!test) return;
     for (const input of [this.what, this.result, this.n]) input.value = "";
-    this.desk.addTest(test);
+    this.desk.verdict.addTest(test);
     this.reset();
     this.desk.root.focus();
   }
@@ -129,7 +129,7 @@ export class DeskTests {
           {},
           h("span", { class: "moe-desk-test", text: `${quoteWords(test.what)}: ${quoteWords(test.result)}` }),
           h("span", { class: "moe-secondary moe-desk-place", text: rolloutsWords(test.n) }),
-          isClosed ? "" : remover(`Remove causal test ${i + 1}`, () => this.desk.removeTest(i)),
+          isClosed ? "" : remover(`Remove causal test ${i + 1}`, () => this.desk.verdict.removeTest(i)),
         ),
       ),
     );
@@ -140,7 +140,12 @@ export class DeskTests {
         h(
           "div",
           { class: "moe-desk-line" },
-          h("button", { type: "button", class: "moe-chip", text: "Add", onclick: () => this.desk.addTest(test) }),
+          h("button", {
+            type: "button",
+            class: "moe-chip",
+            text: "Add",
+            onclick: () => this.desk.verdict.addTest(test),
+          }),
           h("span", {
             class: "moe-secondary",
             text: `saved with the trace: ${quoteWords(test.what)}: ${quoteWords(test.result)}`,

@@ -18,7 +18,7 @@ export class DeskForm {
       {
         "aria-label": "Behaviour",
         class: "moe-desk-behaviour",
-        onchange: () => desk.setBehaviour(this.behaviour.value),
+        onchange: () => desk.verdict.setBehaviour(this.behaviour.value),
       },
       h("option", { value: "", text: "choose…" }),
       ...facts.behaviours.map(({ id, title }) => h("option", { value: id, text: readingText(title) })),
@@ -31,10 +31,10 @@ export class DeskForm {
       text: String(value),
       why: `${label}: ${meaning}`,
     }));
-    this.severity = new Choice("Severity", levels, (severity) => desk.fill({ severity }));
+    this.severity = new Choice("Severity", levels, (severity) => desk.verdict.fill({ severity }));
     this.meaning = h("p", { class: "moe-secondary" });
     const sure = CONFIDENCE_LEVELS.map((value) => ({ value, text: value }));
-    this.confidence = new Choice("Confidence", sure, (confidence) => desk.fill({ confidence }));
+    this.confidence = new Choice("Confidence", sure, (confidence) => desk.verdict.fill({ confidence }));
     this.evidence = new DeskEvidence(desk);
     this.tests = new DeskTests(desk);
     this.alternative = this.area("alternative", "Another explanation", "a");
@@ -44,7 +44,7 @@ export class DeskForm {
   }
 
   parts() {
-    this.save = h("button", { type: "button", class: "moe-desk-primary", onclick: () => this.desk.submit() });
+    this.save = h("button", { type: "button", class: "moe-desk-primary", onclick: () => this.desk.verdict.submit() });
     this.skip = h(
       "button",
       { type: "button", class: "moe-chip", onclick: () => this.openSkip() },
@@ -57,12 +57,15 @@ export class DeskForm {
       placeholder: "why you skip it",
       autocomplete: "off",
     });
-    this.reason.addEventListener("keydown", (event) => event.key === "Enter" && this.desk.skip(this.reason.value));
+    this.reason.addEventListener(
+      "keydown",
+      (event) => event.key === "Enter" && this.desk.verdict.skip(this.reason.value),
+    );
     const give = h("button", {
       type: "button",
       class: "moe-chip",
       text: "Skip",
-      onclick: () => this.desk.skip(this.reason.value),
+      onclick: () => this.desk.verdict.skip(this.reason.value),
     });
     this.skipForm = h("div", { class: "moe-desk-line", hidden: true }, this.reason, give);
     this.notYet = h("p", { class: "moe-secondary", role: "status" });
@@ -104,12 +107,12 @@ export class DeskForm {
   area(name, label) {
     return h("textarea", {
       ...{ rows: name === "comment" ? "2" : "3", "aria-label": label, spellcheck: "false" },
-      oninput: (event) => this.desk.fill({ [name]: event.target.value }),
+      oninput: (event) => this.desk.verdict.fill({ [name]: event.target.value }),
     });
   }
 
   tag(tag) {
-    const onclick = () => this.desk.toggleTag(tag);
+    const onclick = () => this.desk.verdict.toggleTag(tag);
     return h("button", { type: "button", class: "moe-chip", "aria-pressed": "false", text: readingText(tag), onclick });
   }
 

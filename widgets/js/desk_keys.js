@@ -7,13 +7,13 @@ const PLAIN_KEYS = {
   k: (desk) => desk.goInList(-1),
   Enter: (desk) => desk.openWanted(),
   r: (desk) => desk.reveal(),
-  e: (desk) => desk.mark(),
+  e: (desk) => desk.verdict.mark(),
   b: (desk) => desk.form.behaviour.focus(),
-  c: (desk) => desk.nextConfidence(),
+  c: (desk) => desk.verdict.nextConfidence(),
   a: (desk) => desk.form.alternative.focus(),
   n: (desk) => desk.form.comment.focus(),
-  t: (desk) => desk.openTest(),
-  x: (desk) => desk.openSkip(),
+  t: (desk) => desk.verdict.openTest(),
+  x: (desk) => desk.verdict.openSkip(),
   o: (desk) => desk.list.order.focus(),
   d: (desk) => desk.switchMode(),
   "/": (desk) => desk.list.openSearch(),
@@ -71,11 +71,11 @@ export const DESK_HINTS = [
 
 // What a key does here, or undefined when it is not ours.
 export function deskAction({ key, code = "", shiftKey, ctrlKey, metaKey, altKey }) {
-  if ((ctrlKey || metaKey) && key === "Enter") return (desk) => desk.submit();
+  if ((ctrlKey || metaKey) && key === "Enter") return (desk) => desk.verdict.submit();
   if (ctrlKey || metaKey || altKey) return undefined;
   const digit = /^Digit([1-4])$/.exec(code); // the key, whatever shift makes of it on this keyboard
   if (shiftKey && digit) return (desk) => desk.showInternals(INTERNAL_VIEWS[digit[1] - 1]);
   if (shiftKey) return SHIFTED_KEYS[key];
-  if (/^\d$/.test(key)) return (desk) => desk.setSeverity(Number(key));
+  if (/^\d$/.test(key)) return (desk) => desk.verdict.setSeverity(Number(key));
   return PLAIN_KEYS[key];
 }

@@ -1,6 +1,5 @@
 // The review desk: queue at the left, transcript in the middle, evidence and verdict at the right.
 
-import { DeskDraft } from "./desk_draft.js";
 import { DeskForm } from "./desk_form.js";
 import { DeskGiven, DeskHeader, DeskScores, DeskSignals } from "./desk_given.js";
 import { DeskInternals } from "./desk_internals.js";
@@ -10,17 +9,8 @@ import { DeskList } from "./desk_list.js";
 import { LocalModel } from "./desk_selection.js";
 import { DeskText } from "./desk_text.js";
 import { DeskTranscript } from "./desk_transcript.js";
-import {
-  CONFIDENCE_LEVELS,
-  draftBadge,
-  logBadge,
-  measuredWords,
-  moreHidden,
-  reviewWords,
-  traceWords,
-  whyNotYet,
-  withEvidence,
-} from "./desk_words.js";
+import { DeskVerdict } from "./desk_verdict.js";
+import { draftBadge, logBadge, measuredWords, moreHidden, reviewWords, traceWords } from "./desk_words.js";
 import { StatusLine } from "./parts.js";
 import { Selection, withinCounts } from "./selection.js";
 import { h, setData, setText } from "./surface.js";
@@ -30,8 +20,6 @@ import { View } from "./view.js";
 const OPEN_AFTER_MS = 350; // j and k pass by what is not rested on: each opening is an event of the log
 const FIELDS = "input, textarea, select";
 const HEARD = ["_trace", "_messages", "_list", "_summary", "_log", "_calibration", "internals"];
-const CLOSED = "All verdicts on this trace are in, so none of them changes.";
-const SKIPPED = "You skipped this trace, so it takes no verdict of yours.";
 
 const draftState = ({ error, saving }) => (error ? "failed" : saving ? "saving" : "saved");
 
@@ -40,7 +28,7 @@ export class DeskView extends View {
     super(model, el, { label: `Review desk: ${model.get("_facts").review}`, className: "moe-desk" });
     for (const name of HEARD) model.on(`change:${name}`, this.onTrait);
     this.root.addEventListener("keydown", (event) => this.fieldKey(event), true);
-    this.onHide = () => this.draft.flush();
+    this.onHide = () => this.verdict.draft.flush();
     window.addEventListener("pagehide", this.onHide);
     document.addEventListener("visibilitychange", this.onHide);
     this.box.append(this.internals.element); // a view of its own, beside this one's keys
@@ -51,7 +39,7 @@ export class DeskView extends View {
 
   close() {
     super.close();
-    this.draft.flush();
+    this.verdict.draft.flush();
     clearTimeout(this.opening);
     for (const name of HEARD) this.model.off(`change:${name}`, this.onTrait);
     window.removeEventListener("pagehide", this.onHide);
@@ -66,7 +54,7 @@ export class DeskView extends View {
   }
 
   get evidence() {
-    return this.draft.content.evidence;
+    return this.verdict.content.evidence;
   }
 
   // A token is shared with views of the open trace, once the whole of it may be seen.
@@ -93,8 +81,7 @@ export class DeskView extends View {
     const { facts } = this;
     this.onTrait = () => this.heard();
     this.kernel = new DeskKernel(this.model, (late) => this.becameLate(late));
-    const save = (trace, content) => this.kernel.ask("draft", { trace, content });
-    this.draft = new DeskDraft(save, () => this.schedule());
+    this.verdict = new DeskVerdict(this);
     this.header = new DeskHeader(this, facts, reviewWords(facts));
     this.list = new DeskList(this);
     this.transcript = new DeskTranscript(this);
@@ -138,7 +125,7 @@ export class DeskView extends View {
     if (!saves && !(inField && event.key === "Escape")) return;
     event.preventDefault();
     event.stopPropagation();
-    if (saves) this.submit();
+    if (saves) this.verdict.submit();
     else if (inField === this.list.field) this.endSearch();
     else this.root.focus();
   }
@@ -167,8 +154,8 @@ export class DeskView extends View {
     this.wanted = this.trace.trace;
     const kept = this.model.get("_draft");
     const inMemory = this.trace.state === "unassigned";
-    this.draft.load(kept.trace === this.trace.trace ? { ...kept, inMemory } : {});
-    this.form.reset(this.draft.content);
+    this.verdict.draft.load(kept.trace === this.trace.trace ? { ...kept, inMemory } : {});
+    this.form.reset(this.verdict.content);
     this.right.scrollTop = 0;
   }
 
@@ -211,7 +198,7 @@ export class DeskView extends View {
   async openNow(trace) {
     this.root.focus({ preventScroll: true }); // the row that was clicked is soon another
     this.wanted = trace;
-    this.draft.flush();
+    this.verdict.draft.flush();
     this.say("");
     await this.ask("open", { trace });
     this.wanted = this.trace.trace;
@@ -314,112 +301,9 @@ export class DeskView extends View {
     return this.internals.toggle(name);
   }
 
-  // --- the verdict ---
-
-  fill(changes) {
-    if (!this.isClosed) this.draft.set(changes);
-  }
-
-  setBehaviour(behaviour) {
-    const found = this.facts.behaviours.find((b) => b.id === behaviour);
-    const { severity } = this.draft.content;
-    const only = found?.severities.length === 1 ? found.severities[0] : severity;
-    this.fill({ behaviour, severity: found && !found.severities.includes(only) ? null : only });
-  }
-
-  setSeverity(severity) {
-    const button = this.form.severity.buttons.get(severity);
-    if (button && !button.disabled) this.fill({ severity });
-    else this.say(button ? "this behaviour has no such severity" : `the rubric has no severity ${severity}`);
-  }
-
-  nextConfidence() {
-    const at = CONFIDENCE_LEVELS.indexOf(this.draft.content.confidence);
-    this.fill({ confidence: CONFIDENCE_LEVELS[(at + 1) % CONFIDENCE_LEVELS.length] });
-  }
-
-  toggleTag(tag) {
-    const { tags } = this.draft.content;
-    this.fill({ tags: tags.includes(tag) ? tags.filter((t) => t !== tag) : [...tags, tag] });
-  }
-
-  async mark() {
-    const { chosen } = this;
-    if (!chosen || this.isClosed) return;
-    const { trace } = this.trace;
-    const { marked } = await this.ask("mark", { trace, start: chosen.start, stop: chosen.stop });
-    if (marked && trace === this.draft.trace) this.fill({ evidence: withEvidence(this.evidence, marked) });
-  }
-
-  unmark(seen) {
-    this.fill({ evidence: this.evidence.filter((e) => e !== seen) });
-  }
-
-  openTest() {
-    if (!this.isClosed) this.form.tests.open();
-  }
-
-  addTest(test) {
-    this.fill({ causal_tests: [...this.draft.content.causal_tests, test] });
-  }
-
-  removeTest(at) {
-    this.fill({ causal_tests: this.draft.content.causal_tests.filter((_, i) => i !== at) });
-  }
-
-  async submit() {
-    const { trace, content } = this.draft;
-    if (!trace || this.isBusy) return;
-    const why = whyNotYet(content, this.facts, { hidden: this.trace.hidden, closed: this.closed });
-    if (why) {
-      this.form.complain(`Not saved: ${why}`);
-      return;
-    }
-    this.root.focus({ preventScroll: true });
-    await this.give("submit", { trace, content: structuredClone(content) }, "verdict saved");
-  }
-
-  openSkip() {
-    if (!this.isClosed && this.trace.state === "assigned") this.form.openSkip();
-  }
-
-  async skip(reason) {
-    if (!this.draft.trace || this.isBusy) return;
-    await this.give("skip", { trace: this.draft.trace, reason }, "skipped");
-  }
-
-  async give(what, rest, words) {
-    this.isBusy = true;
-    this.schedule();
-    const before = this.visit;
-    this.draft.settle();
-    const { error } = await this.ask(what, rest);
-    this.isBusy = false;
-    if (this.visit === before && error) {
-      this.draft.set({}); // it stays a draft
-      return;
-    }
-    this.root.focus();
-    this.say(words);
-    if (error) this.form.complain(error);
-    this.look();
-  }
-
   escape() {
     this.help.close();
     if (this.model.get("_list").kind === "search") this.endSearch();
-  }
-
-  get closed() {
-    const { state, given = [], trace } = this.trace;
-    if (!trace) return "No trace is open.";
-    if (state === "skipped") return SKIPPED;
-    const done = state === "done" || (state === "unassigned" && given.some((one) => one.adjudicates));
-    return done && given.some((one) => !one.own) && this.facts.blind ? CLOSED : "";
-  }
-
-  get isClosed() {
-    return Boolean(this.closed);
   }
 
   // --- drawing ---
@@ -431,17 +315,22 @@ export class DeskView extends View {
     const hadFocus = this.root.contains(document.activeElement); // what has it may be drawn anew
     this.header.show(model.get("_summary"), trace.embedded);
     this.header.badge(this.header.log, logBadge(model.get("_log")));
-    const late = this.isLate && Boolean(this.draft.state.saving);
-    this.header.badge(this.header.saved, draftBadge({ ...this.draft.state, late }));
+    const late = this.isLate && Boolean(this.verdict.draft.state.saving);
+    this.header.badge(this.header.saved, draftBadge({ ...this.verdict.draft.state, late }));
     this.header.alarmed(model.get("_log").problems);
     this.list.show(model.get("_list"), model.get("_summary"), facts);
     this.list.mark(trace.trace, this.wanted);
     this.drawTrace(trace);
     this.given.show(trace.given ?? []);
     this.scores.show(model.get("_calibration"));
-    this.form.draw(this.draft.content, {
-      ...{ isHidden: Boolean(trace.hidden), isClosed: this.isClosed, closed: this.closed, chosen: this.chosen },
-      ...{ experiments: trace.experiments ?? [], isOwn: trace.state === "done", isBusy: Boolean(this.isBusy) },
+    this.form.draw(this.verdict.content, {
+      ...{
+        isHidden: Boolean(trace.hidden),
+        isClosed: this.verdict.isClosed,
+        closed: this.verdict.closed,
+        chosen: this.chosen,
+      },
+      ...{ experiments: trace.experiments ?? [], isOwn: trace.state === "done", isBusy: this.verdict.isBusy },
       ...{ settles: trace.state === "unassigned", blind: facts.blind && trace.state === "assigned" },
     });
     this.internals.draw(trace);
@@ -452,7 +341,7 @@ export class DeskView extends View {
     ]);
     setData(this.root, "trace", trace.name ?? "");
     setData(this.root, "chain", trace.trace ? chain : "");
-    setData(this.root, "draft", late ? "late" : draftState(this.draft.state));
+    setData(this.root, "draft", late ? "late" : draftState(this.verdict.draft.state));
     if (hadFocus && !this.root.contains(document.activeElement)) this.root.focus({ preventScroll: true });
   }
 
