@@ -241,6 +241,25 @@ def test_an_interrupt_keeps_the_rollouts_that_are_done(how: str) -> None:
     assert len(nothing.branches) == len(nothing._tree) == 1
 
 
+def test_ctrl_c_while_the_model_writes(tiny: wb.Model, editor: ChainEditor) -> None:
+    """A capture returns the part that is done; a part is no rollout, and whole ones stay."""
+    calls: list[int] = []
+
+    def stop(*_: Any) -> None:
+        calls.append(1)
+        if len(calls) == 25:  # a rollout has 16 tokens, so this is within the second
+            raise KeyboardInterrupt
+
+    hook = tiny.hf.register_forward_pre_hook(stop)
+    try:
+        branch = editor.edit("replace", 1, "4+8+3+2=19\n", samples=4)
+    finally:
+        hook.remove()
+    assert (len(branch.traces), branch.wanted) == (1, 4)
+    assert branch.traces[0].final_text == "191"
+    assert editor._tree[1]["n"] == 1
+
+
 def test_the_browser_asks_and_an_error_is_said(editor: ChainEditor) -> None:
     wish = {"action": "replace", "sentence": 2, "text": "so 199\n", "rest": "kept", "branch": [0, 0], "samples": 1}
     wish |= {"temperature": 0, "seed": 3}

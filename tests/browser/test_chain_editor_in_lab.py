@@ -134,6 +134,10 @@ def test_a_tree_of_edits_by_keyboard_and_by_mouse(lab_notebook: OpenNotebook) ->
     editor.expect(branch=0)
     editor.press("Home", "j", "t", "w")
     expect(cost).to_contain_text("nothing is changed: a control")
+    editor.press("w")
+    expected = notebook.evaluate("(lambda c: [c.read, c.written])(v.cost('truncate', 1, rest='kept'))")
+    expect(cost).to_contain_text(f"about {expected[1]} tokens written, {expected[0]} read")
+    editor.press("w")
     editor.press("Enter")
     editor.expect(job="done", branch=4)
     assert notebook.evaluate("[t.final_text for t in v.branches[4].traces]") == ["171"] * 3

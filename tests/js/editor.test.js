@@ -87,7 +87,7 @@ test("a branch hangs under the one that was edited", () => {
 
 test("what is read and written depends on what is kept", () => {
   const sentence = { start: 48, stop: 59 };
-  const lengths = { answerStart: 71, chainStop: 65, numTokens: 75 };
+  const lengths = { answerStart: 71, closing: 6, numTokens: 75 };
   const cost = (action, rest) => costOf({ action, rest }, sentence, lengths);
   assert.deepEqual(cost("replace", "anew"), { read: 48, written: 16 });
   assert.deepEqual(cost("insert", "anew"), { read: 59, written: 16 });

@@ -182,14 +182,25 @@ export class EditorForm {
     const sentence = this.chain.view.data.sentences[view.sentence];
     this.samples.disabled = this.isGreedy;
     if (!sentence) return setText(this.cost, "");
-    const { tokens } = this.chain.view;
-    const message = tokens.messageAt(sentence.start);
-    let chainStop = message.stop;
-    while (chainStop > message.contentStart && tokens.isSpecial(chainStop - 1)) chainStop--;
-    const lengths = { answerStart: view.side.answerStart, chainStop, numTokens: tokens.length };
+    const lengths = { answerStart: view.side.answerStart, closing: this.closing(sentence), numTokens: this.length };
     const cost = costOf({ action: this.action, rest: this.rest }, sentence, lengths);
     const samples = this.isGreedy ? 1 : Math.max(1, Math.trunc(this.samples.valueAsNumber) || 1);
     const hint = this.action === "truncate" && this.rest === "anew" ? "nothing is changed: a control" : CONTROL;
     setText(this.cost, `${costWords(cost, samples, view.speeds[this.rest])} · ${hint}`);
+  }
+
+  get length() {
+    return this.chain.view.tokens.length;
+  }
+
+  // How many tokens close the message of a sentence and open the answer.
+  closing(sentence) {
+    const { tokens } = this.chain.view;
+    const { answerStart } = this.view.side;
+    const thought = tokens.messageAt(sentence.start);
+    let stop = thought.stop;
+    while (stop > thought.contentStart && tokens.isSpecial(stop - 1)) stop--;
+    const header = answerStart === null ? 0 : answerStart - tokens.messageAt(answerStart - 1).start;
+    return thought.stop - stop + header;
   }
 }

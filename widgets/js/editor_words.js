@@ -92,11 +92,12 @@ export function treeOrder(records) {
   return out;
 }
 
-// Tokens that are read and, if the model writes as many as there were, written by each rollout.
-export function costOf({ action, rest }, sentence, { answerStart, chainStop, numTokens }) {
+// Tokens that are read and, if the model writes as many as there were, written by each rollout. `closing` tokens close the
+// chain and open the answer.
+export function costOf({ action, rest }, sentence, { answerStart, closing, numTokens }) {
   const from = action === "insert" || action === "truncate" ? sentence.stop : sentence.start;
   if (rest === "anew") return { read: from, written: numTokens - sentence.stop };
-  const kept = answerStart - (action === "truncate" ? chainStop : sentence.stop);
+  const kept = action === "truncate" ? closing : answerStart - sentence.stop;
   return { read: from + kept, written: numTokens - answerStart };
 }
 
