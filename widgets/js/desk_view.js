@@ -34,7 +34,6 @@ export class DeskView extends View {
     this.box.append(this.internals.element); // a view of its own, beside this one's keys
     this.internals.show(model.get("internals"));
     if (!model.get("_log").problems) this.look();
-    if (document.activeElement === document.body) this.root.focus({ preventScroll: true }); // alone on its page
   }
 
   close() {
@@ -312,6 +311,9 @@ export class DeskView extends View {
 
   draw() {
     const { model, trace, facts } = this;
+    // Served alone there is no notebook whose keys it would take.
+    if (!this.wasDrawn && !document.querySelector(".jp-NotebookPanel")) this.root.focus({ preventScroll: true });
+    this.wasDrawn = true;
     const hadFocus = this.root.contains(document.activeElement); // what has it may be drawn anew
     this.header.show(model.get("_summary"), trace.embedded);
     this.header.badge(this.header.log, logBadge(model.get("_log")));
