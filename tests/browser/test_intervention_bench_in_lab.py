@@ -18,7 +18,7 @@ model = wb.load("tiny")
 trace = wb.capture(model, "47 + 85 + 39 = ?", effort="medium", temperature=0)
 spec = wb.CaptureSpec(lens=False, residual=[0, 2])
 other = wb.capture(model, "47 + 85 + 36 = ?", effort="medium", temperature=0, capture=spec)
-given = dict(vectors={"ramp": [i / 100 for i in range(model.d_model)]}, sources={"other sum": other})
+given = dict(vectors={"ramp": [i % 7 - 3.0 for i in range(model.d_model)]}, sources={"other sum": other})
 """
 SHOW = "v = InterventionBench(trace, run=partial(experiment_from, model), **given); v"
 
@@ -67,6 +67,11 @@ class Bench(View):
         return [row.locator("th, td").all_inner_texts() for row in rows]
 
 
+def nats(kl: float) -> str:
+    """Return a KL as the bench writes it."""
+    return f"{kl:.1e}".replace("e-0", "e-") if 0 < kl < 0.01 else f"{kl:.3f}"
+
+
 def result(notebook: Any, at: int) -> dict[str, Any]:
     """Return an experiment as the kernel has it."""
     found: dict[str, Any] = notebook.evaluate(
@@ -108,7 +113,7 @@ def test_experiments_by_mouse(lab_notebook: OpenNotebook) -> None:
     kernel = result(notebook, 0)
     said = bench.verdict()
     assert "zero contribution: experts 4 and 6 of layer 0, analysis tokens" in said
-    assert f"mean KL {kernel['kl']:.3f} nats over the " in said
+    assert f"mean KL {nats(kernel['kl'])} nats over the " in said
     assert f"KL larger than {kernel['n'] + 1 - kernel['rank']} of {kernel['n']} load-matched controls" in said
     rows = bench.rows()
     expected = sorted((row["mean_kl"] for row in kernel["all"]), reverse=True)
@@ -128,8 +133,7 @@ def test_experiments_by_mouse(lab_notebook: OpenNotebook) -> None:
     axis.click(position={"x": 64 + (token + 0.5) / 75 * (box["width"] - 64), "y": 40})
     bench.expect(token=token)
     explorer.expect(token=token)
-    kl = kernel["at"][token - 1]
-    assert f"KL {kl:.3f}" in bench.status() or f"{kl:.1e}"[:3] in bench.status()
+    assert f"KL {nats(kernel['at'][token - 1])}" in bench.status()
 
     # The reader scrolls one transcript, and the other follows.
     assert_scrolls_together(bench)
@@ -144,7 +148,12 @@ def test_experiments_by_mouse(lab_notebook: OpenNotebook) -> None:
     bench.field("Variant").select_option("ablate head")
     bench.pick("heads", 3, 6)
     assert bench.picks() == "3: 6"
-    assert "sink mass " in bench.root.locator('[data-kind="heads"] .moe-bench-legend').inner_text()
+    assert "sink mass: mean over " in bench.root.locator('[data-kind="heads"] .moe-bench-legend').inner_text()
+    mass = notebook.evaluate(
+        "(lambda rows: float(trace.attention(3, head=6, rows=rows)[1].values.mean()))"
+        "([i for m in trace.messages if m.channel == 'analysis' for i in range(m.content_start, m.stop - 1)])"
+    )
+    assert bench.said("heads") == f"head 6 of layer 3: sink {mass:.2f}, picked; space picks".replace(" 0.", " .")
     bench.button("+ another change").click()
     bench.field("Variant").select_option("add vector")
     assert bench.field("After layer").input_value() == "3"
@@ -161,7 +170,7 @@ def test_experiments_by_mouse(lab_notebook: OpenNotebook) -> None:
     bench.button("Run").click()
     bench.expect(shown=1, job="done")
     second = result(notebook, 1)
-    assert f"mean KL {second['kl']:.3f} nats" in bench.verdict()
+    assert f"mean KL {nats(second['kl'])} nats" in bench.verdict()
     assert f"of {second['n']} random controls" in bench.verdict()
     asked = notebook.evaluate("v._history[1]['asked']")
     assert [one["variant"] for one in asked] == ["ablate head", "add vector"]
@@ -178,10 +187,15 @@ def test_experiments_by_mouse(lab_notebook: OpenNotebook) -> None:
     bench.button("Run").click()
     assert bench.problem() == "“other sum” has the residual stream of layers 0, 2, not of 3"
     bench.field("After layer").fill("0")
-    bench.field("Controls").fill("0")
     bench.button("Run").click()
     bench.expect(shown=2, job="done")
-    assert "patch residual: “other sum” after layer 0, tokens 9–10" in bench.verdict()
+    own = "patch residual: “other sum” after layer 0, tokens 9–10"
+    beside = "random patch: as far as “47 + 85 + 36 = ?”, in a random direction, after layer 0, tokens 9–10"
+    assert sorted(row[0] for row in bench.rows()) == [own, beside, beside]
+    bench.field("Controls").fill("0")
+    bench.button("Run").click()
+    bench.expect(shown=3, job="done")
+    assert own in bench.verdict()
     assert "no controls: an effect without one says nothing of what was changed" in bench.verdict()
 
     # Errors of the model are said, and nothing is kept.
@@ -196,7 +210,7 @@ def test_experiments_by_mouse(lab_notebook: OpenNotebook) -> None:
     bench.button("Run").click()
     bench.expect(job="failed")
     assert notebook.evaluate("v._job['words']") in bench.root.locator(".moe-bench-failed").inner_text()
-    assert notebook.evaluate("len(v.experiments)") == 3
+    assert notebook.evaluate("len(v.experiments)") == 4
     bench.root.locator(".moe-bench-list .moe-chip").first.click()
     bench.expect(shown=0)
     bench.field("Variant").select_option("zero contribution")

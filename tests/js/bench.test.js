@@ -158,6 +158,10 @@ test("what Python holds is said by its name, else by what is known of it", () =>
   const patch = { variant: "patch residual", layer: 1, tokens: [4, 6], source_tokens: [7, 9], source: { question: "2+3" } };
   const words = "patch residual: “2+3” from its token 7 on after layer 1, tokens 4–5";
   assert.equal(doneWords([patch]), words);
+  assert.equal(
+    doneWords([{ ...patch, variant: "random patch" }]),
+    "random patch: as far as “2+3” from its token 7 on, in a random direction, after layer 1, tokens 4–5",
+  );
   assert.equal(doneWords([{ ...patch, name: "other", source_tokens: [4, 6] }]), "patch residual: “other” after layer 1, tokens 4–5");
 });
 

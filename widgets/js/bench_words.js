@@ -43,6 +43,9 @@ function streamWords(one) {
   if (name) return `“${plainWords(name)}”${moved} after layer ${one.layer}`;
   if (one.norm !== undefined) return `a vector of length ${Number(one.norm).toFixed(2)} after layer ${one.layer}`;
   const { question = "another trace" } = one.source ?? {};
+  if (one.variant === "random patch") {
+    return `as far as “${plainWords(question)}”${moved}, in a random direction, after layer ${one.layer}`;
+  }
   return `“${plainWords(question)}”${moved} after layer ${one.layer}`;
 }
 
