@@ -9,8 +9,9 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from html import unescape
 from pathlib import Path
-from urllib.parse import parse_qs
+from urllib.parse import urlencode
 
 import psutil
 import pytest
@@ -113,10 +114,9 @@ def test_names_are_never_part_of_the_program(tmp_path: Path, monkeypatch: pytest
     assert one["metadata"]["title"] == f"Review {HOSTILE}"
     choice = desk_or_choice(repr).data
     assert "<img" not in choice
-    assert choice.count("<a ") == 2
-    address = re.findall(r'href="\?([^"]*)"', choice)[0]
-    assert parse_qs(address.replace("&amp;", "&")) == {"reviewer": [HOSTILE]}
-    monkeypatch.setenv("QUERY_STRING", f"{address}&token=x")
+    names = [unescape(value) for value in re.findall(r'value="([^"]*)"', choice)]
+    assert names == [HOSTILE, "ada"]
+    monkeypatch.setenv("QUERY_STRING", f"{urlencode({'reviewer': HOSTILE})}&token=x")
     assert desk_or_choice(lambda desk: desk.reviewer) == HOSTILE
     monkeypatch.setenv("QUERY_STRING", "reviewer=%3Cb%3Emax")
     assert "got &#x27;&lt;b&gt;max&#x27;" in desk_or_choice(repr).data

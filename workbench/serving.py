@@ -85,6 +85,9 @@ def _app(path: Path, port: int, token: str, idle: int) -> Any:
     settings = {
         "headers": {"Content-Security-Policy": _CONTENT_SECURITY.format(port=port), "Referrer-Policy": "no-referrer"},
         "allow_remote_access": False,  # a name that resolves to loopback is no reason to answer
+        # Voilà's page says that it is closed by a beacon without the mark against forgery, which would be refused and
+        # leave its kernel; the beacon's origin is checked all the same, and it has to name a kernel.
+        "disable_check_xsrf": True,
     }
     return Voila(
         notebook_path=str(path),

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from html import escape
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlencode
+from urllib.parse import parse_qs
 
 from IPython.display import HTML
 
@@ -90,9 +90,8 @@ def _html(text: str) -> Any:
 
 
 def _choice(served: Served) -> str:
-    addresses = [escape(urlencode({"reviewer": name})) for name in served.reviewers]
-    links = [
-        f'<li><a href="?{to}">{escape(name)}</a></li>' for to, name in zip(addresses, served.reviewers, strict=True)
-    ]
+    # A form, as Jupyter opens links in another tab.
+    names = [escape(name) for name in served.reviewers]
+    buttons = [f'<p><button name="reviewer" value="{name}">{name}</button></p>' for name in names]
     asks = "<p>Who is there? The name is stated, not proven.</p>"
-    return f"<h1>Review {escape(served.review)}</h1>{asks}<ul>{''.join(links)}</ul>"
+    return f"<h1>Review {escape(served.review)}</h1>{asks}<form>{''.join(buttons)}</form>"
