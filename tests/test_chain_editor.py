@@ -1,5 +1,6 @@
 """ChainEditor: what an edit puts where, what follows it, how it is counted, kept with the trace, and refused."""
 
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -258,6 +259,23 @@ def test_ctrl_c_while_the_model_writes(tiny: wb.Model, editor: ChainEditor) -> N
     assert (len(branch.traces), branch.wanted) == (1, 4)
     assert branch.traces[0].final_text == "191"
     assert editor._tree[1]["n"] == 1
+
+
+def test_stop_ends_the_rollout_and_keeps_those_that_are_done(editor: ChainEditor) -> None:
+    heard: list[Any] = []
+    editor.send = lambda content, buffers=None: heard.append(content)  # type: ignore[method-assign]
+
+    def stop(change: Any) -> None:
+        if change["new"].get("done") == 1:
+            pressed = threading.Timer(0.01, editor._answer, args=(editor, {"stop": True}, []))
+            pressed.start()
+
+    editor.observe(stop, "_job")
+    branch = editor.edit("replace", 1, "4+8+3+2=19\n", samples=40)
+    assert heard == [{"stopping": True}]
+    assert 1 <= len(branch.traces) < 40
+    editor._answer(editor, {"stop": True}, [])
+    assert heard[1:] == [{"stopping": False}], "nothing runs, so nothing is interrupted"
 
 
 def test_the_browser_asks_and_an_error_is_said(editor: ChainEditor) -> None:

@@ -15,6 +15,7 @@ from widgets.bundle import bundle, styles
 from widgets.chain_facts import check_text
 from widgets.editor_facts import AnswerShare, Cost, branch_record, cost, pair_facts, speeds, tally
 from widgets.editor_tree import SAVED, Action, Branch, Edit, Rest, chain_sentences, placed, read_branches, saved
+from widgets.interrupting import Interruptible, heard_while_busy
 from widgets.selection import SharedSelection, selection_key
 from widgets.trace_diff import TraceDiff
 from workbench.trace import Trace, TraceError
@@ -93,6 +94,7 @@ class ChainEditor(SharedSelection):
         self.branches: list[Branch] = read_branches(trace)
         """the original, which is branch 0, and what followed each edit"""
         self._paired: Any = None
+        self._work = Interruptible()
         counts = TraceBlocks(trace).counts()
         facts = TraceBlocks(whole_text(trace)).facts() | TraceBlocks(trace).shape()
         super().__init__(
@@ -106,6 +108,7 @@ class ChainEditor(SharedSelection):
             _speeds=speeds(self.branches),
         )
         self.on_msg(self._answer)
+        heard_while_busy(self.comm, "stop")
 
     def edit(
         self,
@@ -212,7 +215,8 @@ class ChainEditor(SharedSelection):
         while len(traces) < samples:
             self._job = {"state": "running", "done": len(traces), "of": samples}
             try:
-                found = self._run(rollout, token, put or None, temperature=temperature, seed=seed + len(traces))
+                with self._work:
+                    found = self._run(rollout, token, put or None, temperature=temperature, seed=seed + len(traces))
                 _check_result(found, self.trace)
             except KeyboardInterrupt:
                 if not traces:
@@ -244,8 +248,12 @@ class ChainEditor(SharedSelection):
         return self.branches[place[0]].traces[place[1]]
 
     def _answer(self, _: Any, message: Any, buffers: Any) -> None:
-        """Answer the browser, which wishes for an edit."""
-        if not isinstance(message, dict) or not isinstance(wish := message.get("edit"), dict):
+        """Answer the browser, which wishes for an edit, or to stop one."""
+        if not isinstance(message, dict):
+            return
+        if "stop" in message:
+            self.send({"stopping": self._work.stop()})
+        if not isinstance(wish := message.get("edit"), dict):
             return
         with suppress(Exception, KeyboardInterrupt):  # the view says in the cell what was raised
             how = {name: wish[name] for name in ("rest", "samples", "temperature", "seed")}

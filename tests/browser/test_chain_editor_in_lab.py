@@ -1,5 +1,6 @@
 """ChainEditor in a real JupyterLab: edits by keyboard and by mouse that change the answer, and the tree they make."""
 
+import re
 from typing import Any
 
 from lab import OpenNotebook, PageView
@@ -171,18 +172,35 @@ def test_a_tree_of_edits_by_keyboard_and_by_mouse(lab_notebook: OpenNotebook) ->
     notebook.execute("x.token = 45")
     editor.expect(token=45, sentence=0)
 
+    # Stop ends a long one, and keeps the rollouts that are done.
+    editor.press("0")
+    editor.expect(branch=0)
+    editor.press("Home", "d")
+    editor.field("Temperature, 0 is greedy").fill("1")
+    editor.field("Rollouts").fill("900")
+    editor.field("Rollouts").press("Enter")
+    expect(editor.root.locator(".moe-bench-job")).to_contain_text(re.compile("[1-9][0-9]* of 900 rollouts done"))
+    editor.button("Stop").click()
+    editor.expect(job="done", branch=6)
+    done = notebook.evaluate("[len(v.branches[6].traces), v.branches[6].wanted]")
+    assert 1 <= done[0] < done[1] == 900
+    assert f"interrupted after {done[0]} of 900" in next(t for t in editor.branches() if t.startswith("6 "))
+    editor.field("Rollouts").fill("3")
+
     # What cannot be done is said, and leaves the tree as it is.
-    editor.press("0", "e", "Enter")
+    editor.press("0")
+    editor.expect(branch=0)
+    editor.press("j", "e")
+    editor.type("4+8+3+2=17")
     page.keyboard.press("Enter")
     expect(editor.root.locator(".moe-editor-form .moe-job-error")).to_contain_text("the sentence is as it was")
-    editor.field("Temperature, 0 is greedy").fill("1")
     editor.press("e")
     editor.type("<|end|>")
     page.keyboard.press("Enter")
     editor.expect(job="failed")
     error = editor.root.locator(".moe-editor-main > .moe-job-error")
     expect(error).to_contain_text("not done: the replacement text contains <|end|>, which the tokenizer reads as")
-    assert notebook.evaluate("len(v.branches)") == 6
+    assert notebook.evaluate("len(v.branches)") == 7
     editor.press("?")
     expect(editor.root.get_by_role("dialog")).to_be_visible()
     editor.press("Escape", "1")

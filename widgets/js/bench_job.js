@@ -9,11 +9,11 @@ const TICK_MS = 500;
 const DEAF = "this kernel hears no button while it is busy: interrupt it (■ in the toolbar)";
 
 export class BenchJob {
-  // `onStop` asks Python to stop.
-  constructor(onStop) {
+  // `onStop` asks Python to stop; `unit` is what is counted.
+  constructor(onStop, unit = "runs") {
     this.job = {};
-    this.onStop = onStop;
-    this.progress = h("progress", { max: 1, "aria-label": "Runs done" });
+    Object.assign(this, { onStop, unit });
+    this.progress = h("progress", { max: 1, "aria-label": `${unit} done` });
     this.busy = h("span", { role: "status" });
     this.stop = h("button", { type: "button", class: "moe-button", text: "Stop", onclick: () => this.ask() });
     this.line = h("div", { class: "moe-bench-job", hidden: true }, this.progress, this.busy, this.stop);
@@ -71,7 +71,7 @@ export class BenchJob {
     this.stop.disabled = Boolean(this.note);
     const seconds = `${Math.round(waited / 1000)} s`;
     const late = waited > PATIENCE_MS ? " — is it running, or busy with a cell?" : "";
-    const running = [`${done} of ${of} runs done`, seconds, this.note].filter(Boolean).join(" · ");
+    const running = [`${done} of ${of} ${this.unit} done`, seconds, this.note].filter(Boolean).join(" · ");
     if (this.isBusy) setText(this.busy, state === "running" ? running : `waiting for the kernel · ${seconds}${late}`);
     this.error.hidden = state !== "failed";
     setText(this.error, state === "failed" ? `not done: ${readingText(words ?? "")}` : "");

@@ -1,12 +1,12 @@
 // The chain editor: a tree of branches, the chosen rollout with its sentences, another one beside it, and what is edited.
 
+import { BenchJob } from "./bench_job.js";
 import { DiffRows } from "./diff_rows.js";
 import { EditorChain } from "./editor_chain.js";
 import { EditorForm } from "./editor_form.js";
 import { EditorTree } from "./editor_tree.js";
 import { pairWords } from "./editor_words.js";
 import { badges } from "./header.js";
-import { JobLine } from "./job.js";
 import { decode } from "./numerics.js";
 import { StatusLine } from "./parts.js";
 import { h, setData } from "./surface.js";
@@ -28,12 +28,15 @@ export class EditorView extends View {
     super(model, el, { label: `Chain editor: ${model.get("_facts").question}`, className: "moe-chain moe-chain-editor" });
     this.onTrait = Object.fromEntries(HEARD.map((name) => [name, () => this.heard(name)]));
     for (const name of HEARD) model.on(`change:${name}`, this.onTrait[name]);
+    this.onMessage = (message) => message?.stopping !== undefined && this.job.answered(message.stopping);
+    model.on("msg:custom", this.onMessage);
     this.heard("_job");
   }
 
   close() {
     super.close();
-    this.jobLine.close();
+    this.job.close();
+    this.model.off("msg:custom", this.onMessage);
     for (const name of HEARD) this.model.off(`change:${name}`, this.onTrait[name]);
   }
 
@@ -50,7 +53,7 @@ export class EditorView extends View {
   }
 
   get isBusy() {
-    return this.jobLine.isBusy;
+    return this.job.isBusy;
   }
 
   // The sentence that is edited.
@@ -59,7 +62,7 @@ export class EditorView extends View {
   }
 
   build() {
-    this.jobLine = new JobLine("rollouts");
+    this.job = new BenchJob(() => this.model.send({ stop: true }), "rollouts");
     this.branches = new EditorTree(this);
     this.verdict = h("div", { class: "moe-editor-verdict" });
     this.columns = h("div", { class: "moe-editor-columns" });
@@ -82,7 +85,7 @@ export class EditorView extends View {
       "div",
       { class: "moe-editor-main" },
       this.form.element,
-      ...this.jobLine.elements,
+      ...this.job.elements,
       h(
         "div",
         { class: "moe-editor-compare" },
@@ -238,7 +241,7 @@ export class EditorView extends View {
   }
 
   become(job) {
-    this.jobLine.become(job);
+    this.job.become(job);
     setData(this.root, "job", job.state);
     this.schedule();
   }
