@@ -116,11 +116,14 @@ class SuppressSpan(Intervention):
     Args:
         tokens: the span; see `workbench.experiments.intervening.Tokens`.
         heads: layer → heads; None for all heads of all layers.
+        elsewhere: other spans ``(start, stop)``, such as as many tokens of the same message. A random control hides
+            one of them; without any, the same span is hidden from other heads.
     """
 
     variant: ClassVar[str] = "suppress span"
     tokens: Tokens
     heads: Heads | None = None
+    elsewhere: Sequence[tuple[int, int]] = field(default=(), kw_only=True)
 
     def check(self, model: Model, together: Sequence[Intervention]) -> None:
         """Raise `ModelError` for a layer or head that does not exist, or attention that takes no mask."""
@@ -142,7 +145,9 @@ class SuppressSpan(Intervention):
             _change_mask(reading, layer, _all_or(reading.model, heads), Later(self.tokens), hide)
 
     def random_control(self, model: Model, rng: np.random.Generator) -> Intervention:
-        """Return the same in other heads of the same layers."""
+        """Return the same of a span elsewhere where any was given, else in other heads of the same layers."""
+        if self.elsewhere:
+            return replace(self, tokens=self.elsewhere[int(rng.integers(len(self.elsewhere)))], elsewhere=())
         return replace(self, heads=_other_heads(model, self.variant, self._heads(model), rng))
 
     def describe(self) -> dict[str, Any]:
