@@ -63,6 +63,7 @@ test("counts have n and the interval, and greedy rollouts none", () => {
   assert.equal(countWords({ count: 1, n: 1, interval: null }), "1 of 1");
   assert.equal(drawnWords({ temperature: 1, seed: 4, n: 5, wanted: 5 }), "T = 1, seeds 4–8");
   assert.equal(drawnWords({ temperature: 1, seed: 0, n: 2, wanted: 5 }), "T = 1, seeds 0–1, interrupted after 2 of 5");
+  assert.equal(drawnWords({ temperature: 0.5, seed: 7, n: 1, wanted: 1 }), "T = 0.5, seed 7");
   assert.equal(drawnWords({ temperature: 0, seed: 0, n: 1, wanted: 1 }), "greedy");
   assert.equal(drawnWords({ temperature: null, n: 1, wanted: 1 }), "");
   assert.equal(spread([26, 20, 1031]), "20–1,031");

@@ -75,7 +75,8 @@ export function countWords({ count, n, interval }) {
 
 export function drawnWords({ temperature, seed, n, wanted }) {
   if (temperature === null || temperature === undefined) return "";
-  const how = temperature === 0 ? "greedy" : `T = ${temperature}, seeds ${seed}–${seed + n - 1}`;
+  const seeds = n > 1 ? `seeds ${seed}–${seed + n - 1}` : `seed ${seed}`;
+  const how = temperature === 0 ? "greedy" : `T = ${temperature}, ${seeds}`;
   return n < wanted ? `${how}, interrupted after ${n} of ${wanted}` : how;
 }
 
