@@ -1,12 +1,13 @@
 """InterventionBench in a real JupyterLab: experiments by mouse and by keyboard alone, against the kernel's numbers."""
 
+import json
 import re
 from typing import Any
 
 import pytest
 from lab import OpenNotebook
 from playwright.sync_api import Locator
-from test_explorer_in_lab import HOSTILE, SYNTHETIC, View, assert_nothing_serious
+from test_explorer_in_lab import HOSTILE, MEASURE, PERFORMANCE, SYNTHETIC, View, assert_nothing_serious, step_times
 
 CAPTURE = """
 import torch; torch.set_num_threads(1)
@@ -183,14 +184,17 @@ def test_experiments_by_mouse(lab_notebook: OpenNotebook) -> None:
     bench.button("read the same tokens").click()
     bench.button("Run").click()
     assert bench.problem() == "a patch is of positions: expected tokens with an end, such as 40–60"
-    bench.field("At which tokens").fill("9–11")
+    digit = notebook.evaluate("[i for i in range(len(trace)) if trace.token_text(i) != other.token_text(i)][0]")
+    bench.field("At which tokens").fill(f"{digit}-{digit + 1}")
     bench.button("Run").click()
     assert bench.problem() == "“other sum” has the residual stream of layers 0, 2, not of 3"
     bench.field("After layer").fill("0")
     bench.button("Run").click()
     bench.expect(shown=2, job="done")
-    own = "patch residual: “other sum” after layer 0, tokens 9–10"
-    beside = "random patch: as far as “47 + 85 + 36 = ?”, in a random direction, after layer 0, tokens 9–10"
+    own = f"patch residual: “other sum” after layer 0, tokens {digit}–{digit}"
+    beside = (
+        f"random patch: as far as “47 + 85 + 36 = ?”, in a random direction, after layer 0, tokens {digit}–{digit}"
+    )
     assert sorted(row[0] for row in bench.rows()) == [own, beside, beside]
     bench.field("Controls").fill("0")
     bench.button("Run").click()
@@ -317,6 +321,73 @@ def test_experiments_by_keyboard_alone_and_a_stop(lab_notebook: OpenNotebook) ->
     assert notebook.evaluate("w._job['words']") == (
         "add vector: no vector named 'ramp' was given (none); pass vectors={'ramp': …}"
     )
+    assert notebook.heard.page_errors == []
+
+
+LONG = f"""
+{SYNTHETIC}
+import time
+from dataclasses import replace
+import numpy as np
+from IPython.display import display
+from widgets import InterventionBench
+from workbench.experiments.aligned import KL, Aligned
+from workbench.experiments.experiment import Experiment
+from workbench.experiments.experts import RouteAround
+from workbench.labelled import Labelled
+trace = synthetic_trace(tokens=20_000, layers=24, d_head=2, without=["queries", "keys"])
+ids = trace.arrays["token_ids"].copy()
+ids[15_000:] = np.roll(ids[15_000:], 3)
+kl = np.random.default_rng(0).gamma(0.3, size=20_000); kl[:9_001] = 0; kl[0] = np.nan
+beside = Aligned(Labelled(kl, ("token",), source=KL), None, 9_000, 11_000)
+after = replace(trace, arrays={{**trace.arrays, "token_ids": ids}})
+made = Experiment((RouteAround({{3: [5]}}, (9_000, None)),), trace, after, beside)
+"""
+SHOW_LONG = """
+began = time.time()
+v = InterventionBench(trace, run=lambda *a, **k: made, token=15_010)
+display(v); ran = time.time()
+"""
+
+FIRST_PAINT = """() => {
+    window.firstPaint = null;
+    const seen = () => {
+        if (!document.querySelector('.moe-bench[data-token]')) return requestAnimationFrame(seen);
+        window.firstPaint = (performance.timeOrigin + performance.now()) / 1000;
+    };
+    seen();
+}"""
+
+
+def test_at_20_000_tokens(lab_notebook: OpenNotebook, capsys: pytest.CaptureFixture[str]) -> None:
+    """Print and keep what first paint, an experiment and a token step cost; only what is mounted is asserted."""
+    notebook = lab_notebook([LONG, SHOW_LONG], run=False, height=1400)
+    page = notebook.page
+    page.evaluate(FIRST_PAINT)
+    notebook.run_all()
+    bench = Bench(notebook)
+    page.wait_for_function("window.firstPaint !== null", timeout=60_000)
+    began, ran = notebook.evaluate("[began, ran]")
+    measured: dict[str, Any] = {"made_s": round(ran - began, 2)}
+    measured["first_paint_s"] = round(page.evaluate("window.firstPaint") - ran, 2)
+    asked = [{"variant": "route around", "experts": {"3": [5]}, "tokens": [9000, None]}]
+    notebook.execute(f"began = time.time(); v.experiment({asked}); ran = time.time()")
+    bench.expect(shown=0, job="done")
+    page.wait_for_function("document.querySelectorAll('.moe-bench-side').length === 2")
+    measured["sent_s"] = round(notebook.evaluate("ran - began"), 2)
+    page.evaluate(MEASURE)
+    measured |= {f"token_{name}": value for name, value in step_times(bench, ["ArrowRight"], 60).items()}
+    bench.press("Home", "]")
+    measured |= {f"layer_{name}": value for name, value in step_times(bench, ["ArrowDown", "ArrowUp"], 20).items()}
+    with capsys.disabled():
+        print(f"\nInterventionBench, 20,000 tokens: {measured}")
+    PERFORMANCE.parent.mkdir(parents=True, exist_ok=True)
+    kept = json.loads(PERFORMANCE.read_text()) if PERFORMANCE.exists() else {}
+    PERFORMANCE.write_text(json.dumps(kept | {"intervention_bench_20000": measured}, indent=1))
+    notebook.screenshot("intervention_bench_20000", of=bench.root)
+    assert bench.root.locator(".moe-bench-side span[data-token]").count() < 2 * 900
+    assert "tokens before" in bench.text(0)
+    assert bench.map("experts").locator("canvas").count() == 1
     assert notebook.heard.page_errors == []
 
 

@@ -193,7 +193,7 @@ test("what a map shows is said with n, tokens and source, and so is what it does
   const found = { state: "here", tokens: 1204, top: 0.125, uniform: 1 / 32, span: [40, null], source: "live" };
   assert.equal(
     amountWords("load", found),
-    "load: share of routed slots, 0 to ≥ 0.13, uniform 0.031 · 1,204 tokens: tokens from 40 on · live",
+    "load: share of routed slots, 0 to ≥ 0.13 •, uniform 0.031 · 1,204 tokens: tokens from 40 on · live",
   );
   assert.match(amountWords("sink", { ...found, span: "final" }), /^sink mass: .*, 0 to 1 · 1,204 tokens: final tokens · live$/);
   assert.match(amountWords("sink", { ...found, state: "missing" }), /: not captured; all can be picked$/);

@@ -140,6 +140,8 @@ export class BenchView extends View {
     return viewAction(this, event, {
       ArrowLeft: () => this.select({ token: token - 1 }),
       ArrowRight: () => this.select({ token: token + 1 }),
+      Home: () => this.select({ token: 0 }),
+      End: () => this.select({ token: this.facts.numTokens - 1 }),
       "[": () => step(-1),
       "]": () => step(1),
       ",": () => this.choose(this.shown - 1),
@@ -156,6 +158,7 @@ export class BenchView extends View {
   keyList() {
     return [
       ["← →", "token of the baseline"],
+      ["home end", "first, last token"],
       ["↑ ↓", "layer"],
       ["[ ]", "expert, or head where a variant of heads is chosen"],
       ["a", "pick the selected expert or head, or leave it; of the residual stream: the layer"],

@@ -116,6 +116,6 @@ export function amountWords(measure, { top, uniform, state, tokens, span, source
   if (state === "undefined") return `undefined: the baseline has none of these tokens (${tokensWords(span)})`;
   if (state === "missing") return `${SHOWN[measure]}: not captured; all can be picked`;
   const even = measure === "load" ? `, uniform ${uniform.toFixed(3)}` : "";
-  const scale = measure === "sink" ? "0 to 1" : `0 to ≥ ${top.toFixed(2)}${even}`;
+  const scale = measure === "sink" ? "0 to 1" : `0 to ≥ ${top.toFixed(2)} •${even}`;
   return `${SHOWN[measure]}, ${scale} · ${over} · ${source}`;
 }
