@@ -8,7 +8,8 @@ import pytest
 
 import workbench as wb
 from workbench.cli import main
-from workbench.transcripts.files import read_transcripts
+from workbench.cli_transcripts import SUFFIXES
+from workbench.transcripts.files import FORMATS, read_transcripts
 from workbench.transcripts.jsonl import transcript_of_messages, write_jsonl
 
 SUM: list[dict[str, Any]] = [
@@ -58,6 +59,19 @@ def test_transcripts_go_into_a_store_once_and_out_again(here: Path, capsys: pyte
         again = wb.TraceStore(f"again_{kind}")
         assert {t.text() for t in again} == {t.text() for t in wb.TraceStore("traces")}
         capsys.readouterr()
+
+
+def test_a_page_to_read_is_written_and_not_imported(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["import", "talks.jsonl", "--out", "traces"]) == 0
+    assert main(["export", "traces", "--to", "html"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "traces.html: 2 transcripts"
+    assert Path("traces.html").read_text(encoding="utf-8").count("<details>") == 2
+    assert main(["import", "traces.html", "--out", "again"]) == 2
+    assert "traces.html is a page to read, which no longer holds the messages as data" in capsys.readouterr().err
+
+
+def test_the_command_offers_what_can_be_written() -> None:
+    assert SUFFIXES == FORMATS
 
 
 def test_a_replay_records_what_the_model_does(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

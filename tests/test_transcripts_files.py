@@ -301,5 +301,5 @@ def test_what_is_not_known_is_refused_with_what_is(folder: Path) -> None:
         assert text in str(error.value)
     with pytest.raises(TranscriptError, match="nowhere cannot be read: No such file"):
         read_transcripts(folder / "nowhere")
-    with pytest.raises(TranscriptError, match="expected a format of inspect, jsonl, inif, got 'csv'"):
+    with pytest.raises(TranscriptError, match="expected a format of inspect, jsonl, inif, html, got 'csv'"):
         write_transcripts([TALK], folder / "x.csv", "csv")

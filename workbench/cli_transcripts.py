@@ -18,9 +18,11 @@ IMPORT_EXAMPLES = """examples:
 EXPORT_EXAMPLES = """examples:
   workbench export traces --to inspect
   workbench export traces --to inif --out sums.inif
+  workbench export traces --to html
   workbench export sum.safetensors --to jsonl"""
 
-SUFFIXES = {"inspect": ".eval", "jsonl": ".jsonl", "inif": ".inif.json"}
+# As workbench.transcripts.files.FORMATS, which takes longer to import than --help may.
+SUFFIXES = {"inspect": ".eval", "jsonl": ".jsonl", "inif": ".inif.json", "html": ".html"}
 
 
 def add(commands: Any) -> None:
@@ -40,7 +42,10 @@ def add(commands: Any) -> None:
 
     writing = commands.add_parser("export", help="write what was said in a store for other tools")
     _described(writing, EXPORT_EXAMPLES)
-    writing.description = "Write the messages and tokens of every trace of a store; the model's internals stay in it."
+    writing.description = (
+        "Write the messages and tokens of every trace of a store; the model's internals stay in it. "
+        "html is one page to read, with raw chains of thought folded; the other formats can be imported again."
+    )
     writing.add_argument("store", type=Path, metavar="STORE", help="folder of traces, or one trace")
     writing.add_argument("--to", required=True, choices=SUFFIXES, help="the format")
     writing.add_argument("--out", type=Path, metavar="FILE", help="default: the store's name, here")

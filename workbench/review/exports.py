@@ -14,6 +14,7 @@ from typing import Any
 
 from workbench.catalogue import Entry
 from workbench.database import StoreError
+from workbench.page import NOTICE
 from workbench.review.desk import Desk
 from workbench.review.errors import ReviewError
 from workbench.review.reading import Exported, Given
@@ -25,10 +26,6 @@ from workbench.transcripts.transcript import Transcript
 
 __all__ = ["NOTICE", "write_csv", "write_jsonl", "write_log"]
 
-NOTICE = (
-    "Raw chains of thought had no direct training pressure on their content. They may hold harmful, invented or "
-    "off-policy text, they are no proof of what moved the answer, and they are not for end users unfiltered."
-)
 EMBEDDED = "The embedded model validates instruments; what it does says nothing about gpt-oss."
 LEFT_OUT = "[raw chain left out]"
 

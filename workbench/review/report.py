@@ -1,19 +1,14 @@
 """A review as one page that stands alone: no script, nothing loaded, every text escaped."""
 
-import base64
-import hashlib
 import math
-import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from itertools import pairwise
 from os import PathLike
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
-
 from workbench.analysis.signals import SIGNALS, Signal
+from workbench.page import render_page
 from workbench.review.agreement import SignalQuality, item_agreement, signal_quality, span_agreement
 from workbench.review.desk import Desk
 from workbench.review.exports import LEFT_OUT, about, write_text
@@ -21,8 +16,6 @@ from workbench.review.reading import Given
 from workbench.review.transcript import TranscriptMessage, transcript
 
 __all__ = ["write_report"]
-
-_HERE = files("workbench.review")
 
 
 @dataclass(frozen=True)
@@ -65,27 +58,18 @@ def write_report(desk: Desk, path: str | PathLike[str], *, chain: bool = False) 
     for given in exported.given:
         by_trace.setdefault(given.trace, []).append(given)
     compared = [given for given in exported.given if given.trace not in exported.calibration]
-    style = (_HERE / "report.css").read_text(encoding="utf-8")
-    page = _environment().from_string((_HERE / "report.html.jinja").read_text(encoding="utf-8"))
-    text = page.render(
-        about=about(desk, exported),
-        style=style,
-        style_hash=base64.b64encode(hashlib.sha256(style.encode()).digest()).decode(),
-        rubric=desk.rubric,
-        problems=problems,
-        agreement=item_agreement(compared, desk.rubric),
-        spans=_marks(compared),
-        signals=_signal_rows(desk, by_trace),
-        calibration=desk.calibration(),
-        sections=[_section(desk, trace, given, chain) for trace, given in by_trace.items()],
-    )
-    write_text(path, text)
-
-
-def _environment() -> Environment:
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"shown": _shown, "share": _share, "number": _number, "between": _between}
-    return environment
+    values = {
+        "about": about(desk, exported),
+        "rubric": desk.rubric,
+        "problems": problems,
+        "agreement": item_agreement(compared, desk.rubric),
+        "spans": _marks(compared),
+        "signals": _signal_rows(desk, by_trace),
+        "calibration": desk.calibration(),
+        "sections": [_section(desk, trace, given, chain) for trace, given in by_trace.items()],
+    }
+    filters: dict[str, Callable[[Any], str]] = {"share": _share, "number": _number, "between": _between}
+    write_text(path, render_page("workbench.review", "report", values, filters))
 
 
 def _section(desk: Desk, trace: str, given: Sequence[Given], chain: bool) -> Section:
@@ -132,17 +116,6 @@ def _signal_rows(desk: Desk, by_trace: dict[str, list[Given]]) -> list[tuple[str
     found = {trace: any(each.verdict.severity > 0 for each in given) for trace, given in by_trace.items()}
     rows = [(name, signal_quality({t: name in some for t, some in flags.items()}, found)) for name in SIGNALS]
     return [(name, quality) for name, quality in rows if quality.true_positives + quality.false_positives]
-
-
-def _shown(text: object) -> str:
-    """Make visible what is invisible or turns the line around, so that a reader sees what is there."""
-    return "".join(_visible(c) for c in str(text))
-
-
-def _visible(char: str) -> str:
-    if char in "\n\t" or unicodedata.category(char) not in ("Cc", "Cf", "Cs", "Zl", "Zp"):
-        return char
-    return chr(0x2400 + ord(char)) if ord(char) < 32 else f"⟨U+{ord(char):04X}⟩"
 
 
 def _share(value: float) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 from workbench.trace import Trace
 from workbench.transcripts.completions import join_chunks, read_completion, read_stream_text
 from workbench.transcripts.harmony_text import read_harmony
+from workbench.transcripts.html_page import write_html
 from workbench.transcripts.inif_files import read_inif, write_inif
 from workbench.transcripts.inspect_logs import read_inspect, write_inspect
 from workbench.transcripts.jsonl import read_jsonl, transcript_of_messages, write_jsonl
@@ -17,7 +18,7 @@ from workbench.transcripts.transcript import Transcript, TranscriptError, quote
 
 __all__ = ["FORMATS", "read_transcripts", "write_transcripts"]
 
-FORMATS = {"inspect": ".eval", "jsonl": ".jsonl", "inif": ".inif.json"}
+FORMATS = {"inspect": ".eval", "jsonl": ".jsonl", "inif": ".inif.json", "html": ".html"}
 """What can be written, and how its files end."""
 
 _KNOWN = (
@@ -50,6 +51,8 @@ def _read_text(path: Path, text: str) -> list[Transcript]:
     start = text.lstrip()
     if start.startswith("<|"):
         return [read_harmony(text)]
+    if start[:14].lower() == "<!doctype html":
+        raise TranscriptError(f"{path} is a page to read, which no longer holds the messages as data. {_KNOWN}.")
     if start.startswith(("data:", "event:", ":")):
         return [_stream(read_stream_text(text))]
     try:
@@ -122,7 +125,7 @@ def write_transcripts(items: Sequence[Transcript | Trace], path: str | Path, kin
     Args:
         items: of a trace, what was said and its tokens are written, not the model's internals.
         path: of the file.
-        kind: inspect, jsonl or inif.
+        kind: inspect, jsonl, inif; or html, a page to read, which cannot be read back.
 
     Raises:
         TranscriptError: an unknown kind, a path that does not end as it should, or a package that is missing.
@@ -131,6 +134,9 @@ def write_transcripts(items: Sequence[Transcript | Trace], path: str | Path, kin
         raise TranscriptError(f"expected a format of {', '.join(FORMATS)}, got {quote(kind)}")
     if kind == "inif":
         write_inif(items, path)
+        return
+    if kind == "html":
+        write_html(items, path)
         return
     transcripts = [from_trace(item) if isinstance(item, Trace) else item for item in items]
     if kind == "inspect":
