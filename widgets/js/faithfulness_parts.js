@@ -55,7 +55,8 @@ export function figureCell(figure, unit, end, beside) {
 }
 
 export function measuresTable(facts) {
-  const heads = ["measure", "figure, 0 to 1, 95 %", "n", "control", "how"];
+  const scale = `figure, 0 to 1, 95 %${facts.hasControl ? " · ◇ control" : ""}`;
+  const heads = ["measure", scale, "n", "control", "how"];
   const rows = measures(facts).map((row) =>
     h(
       "tr",

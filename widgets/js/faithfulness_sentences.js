@@ -29,7 +29,7 @@ export class SentenceList {
     const parts = [
       `counterfactual, 0–${this.end} nats, bootstrap 95 %`,
       "grey: by chance",
-      control ? "◆ control" : null,
+      control ? "◇ control" : null,
       interrupted ? "interrupted" : null,
     ];
     return parts.filter(Boolean).join(" · ");

@@ -49,10 +49,13 @@ export class FaithfulnessView extends View {
       ...(this.facts.chain ? [[["←", "→"], "token"]] : []),
       [["?"], "all keys"],
     ]);
+    const curves = h("div", { class: "moe-curves" }, ...this.curves.map((c) => c.element));
+    const share = ({ found }) => `minmax(0, ${found ? 2 : 1}fr)`; // what was not tested needs no room
+    curves.style.setProperty("--curves", this.facts.curves.map(share).join(" "));
     return [
       faithfulnessHeader(this.facts),
       measuresTable(this.facts),
-      h("div", { class: "moe-curves" }, ...this.curves.map((c) => c.element)),
+      curves,
       h("div", { class: "moe-found" }, this.list.element, casesPanel(this.facts.hints)),
       provenanceList(this.facts),
       this.status.element,
