@@ -149,11 +149,11 @@ def test_it_opens_from_disk_runs_nothing_and_folds_chains(folder: Path, chromium
     labels = page.locator("article").first.locator(".label, summary").all_inner_texts()
     assert labels == [
         "user",
-        "analysis · raw chain of thought, folded",
+        "analysis · raw chain of thought",
         "commentary to=functions.add · tool call (json)",
         "functions.add · tool output",
-        "analysis to=python · tool call (code) · raw chain of thought, folded",
-        "python · tool output · raw chain of thought, folded",
+        "analysis to=python · tool call (code) · raw chain of thought",
+        "python · tool output · raw chain of thought",
         "final · malformed: cut off before its closing token",
     ]
     thought = page.get_by_text("7+5=12. Ask the tool.")

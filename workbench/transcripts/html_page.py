@@ -72,7 +72,7 @@ def _section(number: int, transcript: Transcript) -> Section:
         transcript.effort and f"{transcript.effort} effort",
         f"read from {transcript.source}",
         f"{len(tokens):,} token ids" if tokens is not None else "no token ids",
-        transcript.ended and f"cut: {transcript.ended}",
+        transcript.ended,
     )
     return Section(
         transcript.question or f"Transcript {number}",
