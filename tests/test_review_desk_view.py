@@ -234,7 +234,7 @@ def test_a_draft_holds_what_a_verdict_has_and_nothing_else() -> None:
 def test_the_log_is_verified_and_what_is_wrong_is_said(page: Browser) -> None:
     assert page.view._log == {}
     page.ask("look")
-    assert page.view._log == {"problems": []}
+    assert page.view._log["problems"] == []
     with page.view.desk.catalogue.database.writing() as connection:
         connection.execute(sql("UPDATE events SET reviewer = 'ben' WHERE kind = 'opened'"))
     page.ask("look")
@@ -378,6 +378,9 @@ def test_a_trace_that_is_gone_is_said_and_the_rest_works(
     assert page.view._messages == []
     assert page.ask("open", trace=gone)["error"].startswith(words)
     assert page.ask("look")["to"] == "1"
+    assert (page.view.selected, page.view._draft) == ("", {})
+    refused = page.ask("submit", trace=gone, content={})["error"]
+    assert refused.startswith("Another trace is open by now")
     with pytest.raises(StoreError):
         ReviewDesk(desk, selected=gone)
 

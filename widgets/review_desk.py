@@ -1,6 +1,7 @@
 """ReviewDesk: read traces one after the other, mark evidence, give verdicts; the chain hides until revealed."""
 
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -163,19 +164,22 @@ class ReviewDesk(anywidget.AnyWidget):
     def _open_if_any(self, trace: str | None) -> dict[str, Any]:
         """Open a trace that was not chosen by hand: what keeps it shut is said, and the rest of the desk works."""
         if trace is None:
-            with self.hold_sync():
-                self._close_internals()
-                self.set_trait("selected", "")
-                self._trace, self._messages, self._draft = {}, [], {}
-                self._refresh()
+            self._show_none({})
             return {}
         try:
             self.show(trace)
         except (StoreError, TraceError, OSError) as error:
-            self._trace = {"trace": trace, "visit": self._visits, "problem": str(error)}
-            self._refresh()
+            self._show_none({"trace": trace, "problem": str(error)})
             return {"error": str(error)}
         return {}
+
+    def _show_none(self, told: dict[str, Any]) -> None:
+        with self.hold_sync():
+            self._close_internals()
+            self._visits += 1
+            self.set_trait("selected", "")
+            self._trace, self._messages, self._draft = {**told, "visit": self._visits}, [], {}
+            self._refresh()
 
     def _show_list_around(self, trace: str) -> None:
         """Refresh the list; a queue turns to the page that holds the trace."""
@@ -297,7 +301,7 @@ class ReviewDesk(anywidget.AnyWidget):
     def _do_look(self, asked: _Asked) -> None:
         """Verify the log, and compare with known answers; both go through the whole log, so they are asked for."""
         problems = self.desk.verify()
-        self._log = {"problems": problems}
+        self._log = {"problems": problems, "at": datetime.now(UTC).isoformat(timespec="seconds")}
         self._calibration = facts.calibration_facts(self.desk.calibration())
 
     def _do_internals(self, asked: _Asked) -> None:

@@ -112,7 +112,14 @@ def test_ten_traces_by_keyboard_alone(tiny: wb.Model, folder: Path, lab_notebook
     press("k")
     desk.is_open(order[0])
     expect(desk.root.locator(".moe-badges")).to_contain_text("log verified", timeout=30_000)
+    first = next(at for at, trace in enumerate(hashes) if any(m.hidden for m in ada.transcript(trace)))
+    for _ in range(first):
+        press("j")
+    desk.is_open(order[first], "hidden")
     pictures(desk, "hidden")
+    for _ in range(first):
+        press("k")
+    desk.is_open(order[0])
 
     for at, (name, trace) in enumerate(zip(order, hashes, strict=True)):
         desk.is_open(name)

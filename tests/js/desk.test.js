@@ -142,7 +142,8 @@ test("badges say when a draft was saved, that it was not, and that the log is br
   assert.equal(draftBadge({ saving: true, late: true }).text, "draft not saved: no answer");
   assert.equal(draftBadge({ memory: true }).text, "draft in memory");
   assert.equal(logBadge({}).text, "log not verified yet");
-  assert.deepEqual([logBadge({ problems: [] }).text, logBadge({ problems: [] }).kind], ["log verified", "plain"]);
+  const whole = logBadge({ problems: [], at: saved });
+  assert.deepEqual([whole.text, whole.kind, whole.title.slice(0, 9)], ["log verified", "plain", "at 12:04:"]);
   const broken = logBadge({ problems: ["event 3 was changed", "event 5 is missing"] });
   assert.deepEqual([broken.text, broken.kind], ["✕ log broken: 2 problems", "warning"]);
 });

@@ -143,7 +143,7 @@ export class DeskForm {
     this.behaviour.value = content.behaviour;
     const chosen = this.facts.behaviours.find((b) => b.id === content.behaviour);
     setText(this.definition, readingText(chosen?.definition ?? ""));
-    setText(this.guidance, readingText(chosen?.guidance ?? ""));
+    setText(this.guidance, readingText((chosen ?? this.facts.rubric).guidance));
     setText(this.needs, needsWords(chosen?.needs ?? []));
     this.severity.draw(content.severity);
     for (const [level, button] of this.severity.buttons) {

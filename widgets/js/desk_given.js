@@ -166,7 +166,10 @@ export class DeskHeader {
     );
   }
 
-  show({ numTraces, complete, assigned, done, drafts, skipped, models }, embedded) {
+  show(summary, embedded) {
+    if (summary === this.shown && embedded === this.isEmbedded) return;
+    Object.assign(this, { shown: summary, isEmbedded: embedded });
+    const { numTraces, complete, assigned, done, drafts, skipped, models } = summary;
     setText(this.title, `Review of ${numTraces.toLocaleString("en")} traces`);
     const whole = this.mayAdjudicate ? { "all verdicts in on": complete } : {};
     const counts = { ...whole, "assigned to you": assigned, done, draft: drafts, skipped };

@@ -104,12 +104,12 @@ export class DeskVerdict {
     this.desk.root.focus();
     this.desk.say(words);
     if (error) this.desk.form.complain(error);
-    this.desk.look();
+    this.desk.lookAgain();
   }
 
   get closed() {
-    const { state, given = [], trace } = this.desk.trace;
-    if (!trace) return "No trace is open.";
+    const { state, given = [], trace, problem } = this.desk.trace;
+    if (!trace || problem) return "No trace is open.";
     if (state === "skipped") return SKIPPED;
     const done = state === "done" || (state === "unassigned" && given.some((one) => one.adjudicates));
     return done && given.some((one) => !one.own) && this.desk.facts.blind ? CLOSED : "";

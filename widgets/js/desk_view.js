@@ -18,8 +18,10 @@ import { readingText } from "./tokens.js";
 import { View } from "./view.js";
 
 const OPEN_AFTER_MS = 350; // j and k pass by what is not rested on: each opening is an event of the log
+const LONGEST_LOOK_MS = 1500;
+const LONGEST_CHOSEN = 100; // tokens that are quoted of what is chosen
 const FIELDS = "input, textarea, select";
-const HEARD = ["_trace", "_messages", "_list", "_summary", "_log", "_calibration", "internals"];
+const HEARD = ["_draft", "_trace", "_messages", "_list", "_summary", "_log", "_calibration", "internals"];
 
 const draftState = ({ error, saving }) => (error ? "failed" : saving ? "saving" : "saved");
 
@@ -135,7 +137,7 @@ export class DeskView extends View {
     if (this.model.get("_messages") !== this.messages || this.trace.visit !== this.visit) {
       this.selected.close();
       this.rejoin();
-    }
+    } else this.adoptDraft();
     this.internals.show(this.model.get("internals"));
     this.schedule();
   }
@@ -156,6 +158,17 @@ export class DeskView extends View {
     this.verdict.draft.load(kept.trace === this.trace.trace ? { ...kept, inMemory } : {});
     this.form.reset(this.verdict.content);
     this.right.scrollTop = 0;
+  }
+
+  // Another view of this desk filled something in, and nothing is being filled in here.
+  adoptDraft() {
+    const { draft } = this.verdict;
+    const kept = this.model.get("_draft");
+    if (kept.trace !== draft.trace || !kept.kept || draft.state.saving || this.root.contains(document.activeElement))
+      return;
+    if (JSON.stringify(kept.content) === JSON.stringify(draft.content)) return;
+    draft.load(kept);
+    this.form.reset(draft.content);
   }
 
   becameLate(isLate) {
@@ -243,8 +256,15 @@ export class DeskView extends View {
     if (taken !== undefined) this.say(taken ? `${taken} traces taken` : "no trace is left that lacks a reviewer");
   }
 
-  look() {
-    return this.ask("look");
+  async look() {
+    const began = Date.now();
+    await this.kernel.ask("look");
+    this.lookMs = Date.now() - began;
+  }
+
+  // After each verdict, unless the log is so long that the next trace would have to wait.
+  lookAgain() {
+    if (!(this.lookMs > LONGEST_LOOK_MS)) this.look();
   }
 
   // --- the transcript ---
@@ -253,7 +273,7 @@ export class DeskView extends View {
     if (this.at < 0 || !this.text.count) return null;
     const { start, stop } = this.text.range(this.anchor, this.at);
     const { channel } = this.text.messages[this.text.pieces[this.at].message];
-    return { channel, start, stop, text: this.text.text(start, stop) };
+    return { channel, start, stop, text: this.text.text(start, Math.min(stop, start + LONGEST_CHOSEN)) };
   }
 
   point(piece, extend) {

@@ -113,14 +113,11 @@ export function draftBadge({ saving, error, memory, saved, late }) {
 }
 
 // The badge of the log, of which `problems` is undefined until it was verified.
-export function logBadge({ problems }) {
+export function logBadge({ problems, at }) {
   if (!problems) return { text: "log not verified yet", kind: "plain", title: "verify" };
   if (!problems.length) {
-    return {
-      text: "log verified",
-      kind: "plain",
-      title: "every event is there, follows from the one before, unchanged",
-    };
+    const title = `at ${clockTime(at)}: every event is there, unchanged, and follows from the one before; verify again`;
+    return { text: "log verified", kind: "plain", title };
   }
   const many = problems.length === 1 ? "1 problem" : `${problems.length} problems`;
   return { text: `✕ log broken: ${many}`, kind: "warning", title: problems.join("\n") };
