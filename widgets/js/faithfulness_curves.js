@@ -18,7 +18,7 @@ export class CurveMultiple extends Multiple {
     const title = `${number + 1} ${curve.name}`;
     super(view, { name: curve.key, title, note: curve.found && curve.found.aoc.value !== null ? figureWords(curve.found.aoc, "aoc") : "" });
     Object.assign(this, { curve, number });
-    if (this.points.length) this.foot.textContent = this.legend();
+    if (!this.absence()) this.foot.textContent = this.legend();
   }
 
   // What the marks mean, in the order they are drawn.
