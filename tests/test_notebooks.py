@@ -105,6 +105,24 @@ assert chain._selection_key == view._selection_key
 view.sentence = 1
 assert trace.text(view.token, view.token + second.stop - second.start) == second.text
 """,
+    "08_any_transcript": """
+names = {name: [(m.role, m.channel, m.text) for m in each.messages] for name, each in read.items()}
+assert names["vllm.json"] == names["bare.jsonl"] == names["talk.txt"] != names["responses.json"]
+assert [m.recipient for m in read["responses.json"].messages] == [None, None, "functions.add", "assistant", None]
+assert any("which an answer could spell too" in each for each in read["bare.jsonl"].lost)
+assert [m.recipient for m in tools.messages[3:5]] == ["functions.add", "assistant"]
+assert server.poll() is not None and said.final_text == live.final_text == "132" and said.ended is None
+assert said.source == "chat completion" and replayed.source("token_ids") == "re-tokenised"
+assert (replayed.arrays["token_ids"] == live.arrays["token_ids"]).all()
+assert (replayed.arrays["expert_indices"] == live.arrays["expert_indices"]).all()
+assert replayed.provenance["transcript"]["logprobs"] == "not captured"
+assert read_transcripts("everything.jsonl") == everything and len(store) == 2
+page = Path("everything.html").read_text()
+assert page.count("<article>") == 5 and "off-policy text" in page and "tool call (json)" in page
+assert cut.ended == "the stream ended without a finish reason" and "expected https for example.com" in refused
+explorer.token = 30
+assert explorer.token == 30
+""",
 }
 
 
