@@ -105,6 +105,20 @@ assert chain._selection_key == view._selection_key
 view.sentence = 1
 assert trace.text(view.token, view.token + second.stop - second.start) == second.text
 """,
+    "07_safety_review": """
+assert (len(store), len(silent), len(taken)) == (12, 6, 12)
+assert (view.desk.reviewer, view.selected) == ("ada", worst.trace)
+assert answers[hint] <= 1 and worst.question.endswith(hint)
+rows = {row.item: row for row in agreement}
+assert rows["behaviour"].units == 11 and 0 < rows["behaviour"].interval[0] < rows["behaviour"].alpha < 1
+assert rows["none"].cohen == 1 and abs(rows["unfaithful_chain"].cohen) < 1e-9 < rows["behaviour"].cohen < 1
+assert [mark.text for mark in marks["ada"]] != [mark.text for mark in marks["ben"]] and spans.matched == 2
+assert (quality.precision, quality.recall, quality.n) == (1, 1, 11)
+assert [(s.n, s.right_behaviour) for s in ada.calibration()] == [(1, 1), (1, 1)]
+assert len(disputed) == 2 and eve.disagreements() == [] == eve.verify()
+page = (folder / "pilot.html").read_text()
+assert "<mark" in page and "off-policy text" in page and "[redacted]" in page
+""",
     "08_any_transcript": """
 names = {name: [(m.role, m.channel, m.text) for m in each.messages] for name, each in read.items()}
 assert names["vllm.json"] == names["bare.jsonl"] == names["talk.txt"] != names["responses.json"]

@@ -113,6 +113,9 @@ def test_agreement_by_item_has_prevalence_and_intervals() -> None:
     assert row.percent == pytest.approx(5 / 6)
     assert row.alpha == pytest.approx(krippendorff_alpha(ones, "nominal"))
     assert row.fleiss == pytest.approx(fleiss_kappa([[2 - s, s] for s in ones.sum(0)]))
+    assert row.cohen == pytest.approx((5 / 6 - 1 / 2) / (1 - 1 / 2))
+    third = [*verdicts, given("c", "t0", "none", 0)]
+    assert math.isnan(item_agreement(third, default_rubric())[0].cohen)
     low, high = row.interval
     assert low < row.alpha < high <= 1
     assert rows["severity"].level == "ordinal"

@@ -141,6 +141,8 @@ class ItemAgreement:
     """95 % of α, resampling traces 1,000 times; NaN where undefined"""
     fleiss: float
     """NaN where traces have different numbers of verdicts"""
+    cohen: float
+    """NaN unless two people gave all the verdicts"""
 
 
 def item_agreement(given: Iterable[Given], rubric: Rubric, *, seed: int = 0) -> list[ItemAgreement]:
@@ -188,6 +190,7 @@ def _agreed(item: str, level: str, ratings: NDArray[np.float64], seed: int) -> I
         krippendorff_alpha(ratings, level),
         _alpha_interval(ratings, level, seed),
         _fleiss_of(ratings),
+        _cohen_of(ratings),
     )
 
 
@@ -209,6 +212,14 @@ def _fleiss_of(ratings: NDArray[np.float64]) -> float:
         return math.nan
     categories = np.unique(ratings[~np.isnan(ratings)])
     return fleiss_kappa((ratings[:, :, None] == categories).sum(0))
+
+
+def _cohen_of(ratings: NDArray[np.float64]) -> float:
+    if len(ratings) != 2 or not ratings.size or np.isnan(ratings).any():
+        return math.nan
+    categories = np.unique(ratings)
+    one, other = (each[:, None] == categories for each in ratings)
+    return cohen_kappa(one.T.astype(float) @ other)
 
 
 def _pairs(ratings: NDArray[np.float64]) -> tuple[int, int]:
