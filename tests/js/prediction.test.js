@@ -1,0 +1,21 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+
+import { judged, numberWords } from "../../widgets/js/prediction_words.js";
+
+test("numbers are shown with their unit, choices as they are", () => {
+  assert.equal(numberWords(2, "experts"), "2 experts");
+  assert.equal(numberWords(0.12345, ""), "0.123");
+  assert.equal(numberWords(20914757184, "parameters"), "20,914,757,184 parameters");
+  assert.equal(numberWords("high", "experts"), "high");
+});
+
+test("how far off", () => {
+  assert.equal(judged(4, 4), "✓ as measured");
+  assert.equal(judged(8, 4), "→ 4 too high, 2 times");
+  assert.equal(judged(1, 4), "→ 3 too low, 4 times");
+  assert.equal(judged(0, 4), "→ 4 too low");
+  assert.equal(judged(-1, 4), "→ 5 too low");
+  assert.equal(judged(3, 0), "→ 3 too high");
+  assert.equal(judged("yes", "no"), "→ measured otherwise");
+});

@@ -1,0 +1,75 @@
+// A guess before the measured answer. Texts are untrusted: text nodes only.
+
+import { themeName, watchTheme } from "./js/palette.js";
+import { judged, numberWords } from "./js/prediction_words.js";
+import { h, setData, setText } from "./js/surface.js";
+
+function render({ model, el }) {
+  const choices = model.get("choices");
+  const unit = model.get("unit");
+  const root = h("section", {
+    class: "moe-root moe-prediction",
+    "aria-label": "prediction",
+    "data-lm-suppress-shortcuts": "true",
+  });
+  const entry = choices.length ? chooser(choices, (guess) => model.send({ guess })) : numberBox(model, unit);
+  const error = h("p", { class: "moe-warning", role: "alert", hidden: true });
+  const outcome = h("div", { class: "moe-prediction-outcome", role: "status" });
+  root.append(h("p", { class: "moe-prediction-question", text: model.get("question") }), entry, error, outcome);
+  // Keys that are typed here are not the notebook's.
+  root.addEventListener("keydown", (event) => event.key !== "Escape" && event.stopPropagation());
+
+  const draw = () => {
+    const found = model.get("_outcome");
+    const known = "answer" in found;
+    for (const control of entry.querySelectorAll("input, button")) {
+      control.disabled = known;
+      if (control.value === found.guess) setData(control, "guessed", known);
+      if (control.value === found.answer) setData(control, "measured", known);
+    }
+    setText(error, model.get("_error"));
+    error.hidden = !model.get("_error");
+    outcome.replaceChildren(...(known ? answerLines(found, unit) : []));
+    setData(root, "state", known ? "known" : "asked");
+  };
+  const adoptTheme = () => setData(root, "theme", themeName(el));
+  model.on("change:_outcome change:_error", draw);
+  el.classList.add("moe-host");
+  el.append(root);
+  adoptTheme();
+  draw();
+  const stopTheme = watchTheme(adoptTheme);
+  return () => {
+    model.off("change:_outcome change:_error", draw);
+    stopTheme();
+  };
+}
+
+function chooser(choices, choose) {
+  const buttons = choices.map((text) =>
+    h("button", { type: "button", class: "moe-button", value: text, text, onclick: () => choose(text) }),
+  );
+  return h("div", { class: "moe-prediction-entry", role: "group", "aria-label": "your guess" }, ...buttons);
+}
+
+function numberBox(model, unit) {
+  const box = h("input", { type: "text", inputmode: "decimal", "aria-label": `your guess${unit && `, in ${unit}`}` });
+  const guess = (event) => {
+    event.preventDefault();
+    model.send({ guess: box.value.trim().replace(",", ".") });
+  };
+  const button = h("button", { type: "submit", class: "moe-button", text: "Guess" });
+  return h("form", { class: "moe-prediction-entry", onsubmit: guess }, box, h("span", { text: unit }), button);
+}
+
+function answerLines({ guess, answer, why }, unit) {
+  const line = (label, value) => h("p", {}, h("span", { class: "moe-secondary", text: `${label} ` }), h("b", { text: value }));
+  return [
+    line("you guessed", numberWords(guess, unit)),
+    line("measured", numberWords(answer, unit)),
+    h("p", { text: judged(guess, answer) }),
+    h("p", { class: "moe-secondary", text: why }),
+  ];
+}
+
+export default { render };

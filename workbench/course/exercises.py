@@ -1,0 +1,72 @@
+"""Exercises of the lessons: an answer is checked against what was computed, and each wrong one brings a hint."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from types import EllipsisType
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from workbench.course.predictions import CourseError
+
+__all__ = ["Exercise"]
+
+
+@dataclass
+class Exercise:
+    """What is right, and hints for whoever is not there yet.
+
+    Args:
+        expected: the right answer: a number, an array, a text or a collection of them. A set has no order.
+        hints: the first comes with the first wrong answer, the next with the next; the last one stays.
+        tolerance: absolute and relative, of numbers.
+    """
+
+    expected: Any
+    hints: Sequence[str]
+    tolerance: float = 1e-4
+    tries: int = field(default=0, init=False)
+
+    def check(self, answer: Any) -> None:
+        """Print ✓ for a right answer; ``...`` is no answer yet.
+
+        Raises:
+            CourseError: a wrong answer; the text says in what it differs, and the next hint.
+        """
+        if isinstance(answer, EllipsisType):
+            print("Not answered yet: put your answer in the place of the three dots.")
+            return
+        if (wrong := self._difference(answer)) is None:
+            print("✓ right")
+            return
+        hint = self.hints[min(self.tries, len(self.hints) - 1)]
+        self.tries += 1
+        raise CourseError(f"not yet: {wrong}. Hint: {hint}")
+
+    def _difference(self, answer: Any) -> str | None:
+        """Return in what an answer differs from what is expected, without giving it away; None where it does not."""
+        if isinstance(self.expected, set | str):
+            return self._kind_or_content(answer)
+        if isinstance(answer, str | set):
+            return f"expected numbers, got a {type(answer).__name__}"
+        try:
+            found, expected = _numbers(answer), _numbers(self.expected)
+        except (TypeError, ValueError):
+            return f"expected numbers, got a {type(answer).__name__}"
+        if found.shape != expected.shape:
+            return f"expected the shape {expected.shape}, got {found.shape}"
+        right = np.isclose(found, expected, rtol=self.tolerance, atol=self.tolerance, equal_nan=True)
+        if right.all():
+            return None
+        return f"{int((~right).sum())} of {right.size} numbers differ" if right.size > 1 else "the number differs"
+
+    def _kind_or_content(self, answer: Any) -> str | None:
+        kind = type(self.expected)
+        if not isinstance(answer, kind):
+            return f"expected a {kind.__name__}, got a {type(answer).__name__}"
+        return None if answer == self.expected else f"the {kind.__name__} differs"
+
+
+def _numbers(values: ArrayLike) -> "np.ndarray[Any, np.dtype[np.float64]]":
+    return np.asarray(values, dtype=np.float64)
