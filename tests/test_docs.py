@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 import workbench as wb
+from workbench.analysis.signals import MEASURED, SIGNALS
 from workbench.families import FAMILIES
 from workbench.trace import DIMS
 
@@ -87,3 +88,15 @@ def test_the_families() -> None:
             assert (f"`{family.router}`" if family.router else "none") == row[1]
             assert row[3].startswith("yes" if family.queries else "no")
             assert row[4] == ("yes" if family.sinks else "no")
+
+
+def test_the_measured_signals() -> None:
+    text = (DOCS / "review.md").read_text(encoding="utf-8")
+    table = text[text.index("| signal | precision") :].split("\n\n")[0].splitlines()[2:]
+    found = {name: rest for name, *rest in ([cell.strip() for cell in line.strip("|").split("|")] for line in table)}
+    assert list(found) == list(SIGNALS)
+    for name, cells in found.items():
+        m = MEASURED.get(name)
+        shares = ((m.precision, m.precision_interval), (m.recall, m.recall_interval)) if m else ()
+        shown = [f"{share:.2f} [{low:.2f}, {high:.2f}]" for share, (low, high) in shares]
+        assert cells == ([*shown, str(m.n), str(m.positives)] if m else ["undefined", "undefined", "0", "0"]), name
