@@ -132,6 +132,7 @@ def test_what_the_server_tells_of_a_rollout(server: Started, tiny: wb.Model, nam
     no_tools = [] if name == "plain" else [NO_TOOLS]
     assert transcript.lost == (*no_page, NO_IDS, NO_LOGPROBS, *no_tools)
     assert (transcript.source, transcript.effort) == ("response", "low")
+    assert transcript.model == "gpt-oss-120b"  # the server's name for whatever it serves
     assert ("".join(seen) != "") == streamed
     trace = wb.replay(tiny, transcript)
     spans = [m for m in trace.messages if m.start >= trace.num_prompt_tokens - 2]
