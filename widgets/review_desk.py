@@ -218,7 +218,8 @@ class ReviewDesk(anywidget.AnyWidget):
             return
         reply: dict[str, Any] = {"to": message.get("id")}
         try:
-            reply |= action(self, message) or {}
+            with self.hold_sync():  # the page sees all of it or nothing
+                reply |= action(self, message) or {}
         except (StoreError, TraceError, OSError) as error:
             reply["error"] = str(error)
         except Exception as error:

@@ -275,6 +275,11 @@ def test_a_hidden_chain_reaches_no_message_and_hostile_text_is_text(folder: Path
     assert "19,5" in desk.root.locator(".moe-more").first.inner_text()
     press("e")
     expect(desk.evidence().first).to_contain_text("analysis 20")
+    press("x")
+    page.keyboard.type("too long, jk")
+    press("Enter")
+    desk.is_open("a-secret")
+    assert ada.events(hashes["c-long"])[-1].texts == {"reason": "too long, jk"}
     assert notebook.heard.dialogs == []
     assert notebook.heard.page_errors == []
 
@@ -290,7 +295,7 @@ def test_verdicts_that_differ_are_settled_and_a_broken_log_alarms(folder: Path, 
     ada, ben, eve = (open_desk(catalogue, REVIEW, name) for name in ("ada", "ben", "eve"))
     ben.claim(2)
     for at, trace in enumerate(ada.claim(2)):
-        give(ada, trace, 1, comment="ada's words")
+        give(ada, trace, 1, comment=f"ada's words {' '.join(PAYLOADS) if at else ''}")
         give(ben, trace, 3 - at)
     notebook = lab_notebook(cells(folder, "eve"), height=1000)
     desk, page = DeskPage(notebook), notebook.page
@@ -338,6 +343,14 @@ def test_verdicts_that_differ_are_settled_and_a_broken_log_alarms(folder: Path, 
     [settled] = [given for given in eve.verdicts(first) if given.adjudicates]
     assert (settled.reviewer, settled.verdict.severity, settled.verdict.alternative) == ("eve", 3, "an instructiont")
     assert (settled.verdict.evidence[0].text, settled.verdict.causal_tests[0].n) == ("2+2=? hint: 5", 8)
+
+    # What another reviewer wrote is text too.
+    desk.is_open(catalogue.entry(eve.disagreements()[0]).name or "", "hidden")
+    press("r")
+    expect(columns.first).to_contain_text(PAYLOADS[0])
+    expect(columns.first).to_contain_text(PAYLOADS[-1])
+    assert page.evaluate("window.__hit") is None
+    assert desk.root.locator("script, img, iframe, svg, object, a, video, form, style, meta, base").count() == 0
 
     # All keys; then someone changes the log.
     press("?")
