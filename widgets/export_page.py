@@ -15,10 +15,12 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from widgets.bundle import bundle, styles
 from widgets.effort_comparison import EffortComparison
+from widgets.faithfulness_report import FaithfulnessReport
 from widgets.page_state import page_state
 from widgets.page_text import section_of
 from widgets.page_trace import page_bytes, stretch, token_range
 from widgets.trace_explorer import TraceExplorer
+from workbench.analysis.faithfulness import FaithfulnessReport as Report
 from workbench.trace import Trace, TraceError
 
 __all__ = ["PAGE_LIMIT_BYTES", "export_page"]
@@ -49,7 +51,8 @@ def export_page(
 
     Args:
         what: a trace, for a `TraceExplorer`; what ``compare_efforts`` returns, or a mapping name → traces, for an
-            `EffortComparison`; a view of `widgets`, as it stands, or several, which then share their selection.
+            `EffortComparison`; a report of faithfulness tests, for a `FaithfulnessReport`; a view of `widgets`, as it
+            stands, or several, which then share their selection.
         path: of the page; its folder must exist.
         tokens: of a trace, which to take, such as ``range(200, 900)``; by default all.
         overwrite: replace what is there.
@@ -85,10 +88,12 @@ def _views(what: Any, tokens: slice | range | None) -> tuple[list[Widget], tuple
         return [what], None
     if isinstance(what, Sequence) and what and all(_is_view(view) for view in what):
         return list(what), None
+    if isinstance(what, Report):
+        return [FaithfulnessReport(what)], None
     if isinstance(getattr(what, "traces", what), Mapping):
         return [EffortComparison(what, preload_bytes=EVERYTHING)], None
     raise TraceError(
-        "expected a trace, what wb.compare_efforts returns, a view of widgets or several, "
+        "expected a trace, what wb.compare_efforts returns, a FaithfulnessReport, a view of widgets or several, "
         f"got {type(what).__name__}; wb.open_trace(path) reads a trace from a file"
     )
 
