@@ -15,6 +15,7 @@ from urllib.parse import urlencode
 
 import psutil
 import pytest
+from postgres import server
 from reviewing import folder_of, hinted, small_review
 
 from workbench import cli_review, serving
@@ -58,6 +59,16 @@ def test_new_traces_are_taken_in_before_a_review_begins(tmp_path: Path) -> None:
     save_trace(hinted(7), folder / "later.safetensors")
     assert main(["review", str(folder), "--begin", "one", "--reviewers", "ada", "--per-trace", "1"]) == 0
     assert open_desk(Catalogue(folder), "one", "ada").summary().num_traces == 2
+
+
+def test_a_team_on_postgresql(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = folder_of(tmp_path / "runs", 2)
+    with server() as url:
+        begin = [*("--begin", "pilot"), *("--reviewers", "ada,ben")]
+        assert main(["review", str(folder), "--url", url, *begin]) == 0
+        assert open_desk(Catalogue(folder, url), "pilot", "ben").summary().num_traces == 2
+        assert "expected a reviewer of 'pilot'" in said(capsys, str(folder), "--url", url, "--reviewer", "max")
+    assert not (folder / "catalogue.sqlite").exists()
 
 
 def test_what_is_wrong_is_said_before_anything_is_served(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

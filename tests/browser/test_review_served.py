@@ -11,10 +11,12 @@ import psutil
 import pytest
 from lab import Heard, write_notebook
 from playwright.sync_api import Browser, Page, expect
-from reviewing import REVIEW, small_review
+from reviewing import folder_of
 
-from workbench.review import open_desk
+from workbench.catalogue import Catalogue
+from workbench.review import Reviewer, begin_review, open_desk
 
+HOSTILE = "it's \"<img src=x onerror=alert(1)>\"'); alert(2); ('</script></title>"
 Serve = Callable[..., tuple[str, psutil.Process]]
 
 
@@ -50,7 +52,8 @@ def opened(browser: Browser, address: str, heard: Heard) -> Page:
 def at_the_desk(browser: Browser, address: str, name: str, heard: Heard) -> Page:
     """Choose who one is, and wait for the desk."""
     page = opened(browser, address, heard)
-    page.get_by_role("button", name=name, exact=True).click(timeout=60_000)
+    expect(page.get_by_role("button")).to_have_text(["ada", "ben", HOSTILE], timeout=120_000)
+    page.get_by_role("button", name=name, exact=True).click()
     expect(page.locator(".moe-desk")).to_have_attribute("data-chain", "hidden", timeout=120_000)
     expect(page.locator(".moe-desk")).to_contain_text(f"you are {name}")
     page.locator(".moe-desk").focus()
@@ -83,12 +86,15 @@ def wait_for(what: Callable[[], bool]) -> None:
 
 
 def test_two_people_give_verdicts_with_the_keyboard(serve: Serve, browser: Browser, tmp_path: Path) -> None:
-    catalogue = small_review(tmp_path / "runs", 1)
+    catalogue = Catalogue(folder_of(tmp_path / "runs", 1))
+    catalogue.update()
+    people = [Reviewer("ada"), Reviewer("ben"), Reviewer(HOSTILE, may_adjudicate=True)]
+    begin_review(catalogue, HOSTILE, people, traces=[entry.hash for entry in catalogue.find()])
     address, server = serve("review", "runs")
-    ada, ben = (open_desk(catalogue, REVIEW, name) for name in ("ada", "ben"))
+    ada, ben = (open_desk(catalogue, HOSTILE, name) for name in ("ada", "ben"))
     heard = Heard()
     page = at_the_desk(browser, address, "ada", heard)
-    assert page.title() == f"Review {REVIEW}"
+    assert page.title() == f"Review {HOSTILE}"
     assert "open_desk" not in page.content()  # the code stays hidden
     other = at_the_desk(browser, address, "ben", heard)
     wait_for(lambda: len(server.children()) == 2)  # a kernel each; those of the question have stopped
