@@ -40,6 +40,7 @@ class ReviewDesk(anywidget.AnyWidget):
 
     The browser is sent what the desk shows and nothing else: of a raw chain of thought that this reviewer has not
     revealed there is nothing on the page, in the state of this widget or in a message, but how many tokens it has.
+    A notebook that is saved with the state of its views keeps nothing of what was read.
     What is typed is saved as a draft; drafts and reveals are in the database, so that a restarted kernel or a new page
     goes on where the last one was.
 
@@ -62,6 +63,7 @@ class ReviewDesk(anywidget.AnyWidget):
         sync=True, **widget_serialization
     )
 
+    _id = traitlets.Unicode("", help="of this widget's model").tag(sync=True)
     _facts = traitlets.Dict(help="review, person, rubric").tag(sync=True)
     _summary = traitlets.Dict(help="counts").tag(sync=True)
     _list = traitlets.Dict(help="a page of the queue, of the disagreements or of what was found").tag(sync=True)
@@ -80,6 +82,7 @@ class ReviewDesk(anywidget.AnyWidget):
         self.desk = desk
         self._visits = 0
         super().__init__(_facts=facts.review_facts(desk), _summary=facts.summary_facts(desk))
+        self._id = self.model_id or ""
         self.on_msg(self._answer)
         self._list = self._first_list()
         if selected is not None:

@@ -85,6 +85,15 @@ def reload(notebook: LabNotebook) -> None:
     notebook.open()
 
 
+def notebook_with_state(notebook: LabNotebook) -> str:
+    """Save the notebook with the state of its views, and return the file."""
+    toggle = "@jupyter-widgets/jupyterlab-manager:saveWidgetState"
+    notebook.page.evaluate("name => window.jupyterapp.commands.execute(name)", toggle)
+    notebook.page.evaluate("() => window.jupyterapp.commands.execute('docmanager:save')")
+    notebook.page.evaluate("name => window.jupyterapp.commands.execute(name)", toggle)
+    return notebook.path.read_text(encoding="utf-8")
+
+
 def restart(notebook: LabNotebook) -> None:
     panel = "const app = window.jupyterapp; const kernel = app.shell.currentWidget.sessionContext.session.kernel;"
     notebook.page.evaluate(f"async () => {{ {panel} await kernel.restart(); }}")
@@ -278,7 +287,13 @@ def test_a_hidden_chain_reaches_no_message_and_hostile_text_is_text(folder: Path
     press("x")
     page.keyboard.type("too long, jk")
     press("Enter")
-    desk.is_open("a-secret")
+    desk.is_open("a-secret", "revealed")
+    press("Shift+Digit3")
+    page.locator(".moe-desk-inside .moe-chain").wait_for(timeout=30_000)
+    saved = notebook_with_state(notebook)
+    assert "widgets.review_desk.ReviewDesk" in saved
+    for word in (*WORDS, hint, "half a thought", "moe-chain-"):
+        assert word not in saved, word
     assert ada.events(hashes["c-long"])[-1].texts == {"reason": "too long, jk"}
     assert notebook.heard.dialogs == []
     assert notebook.heard.page_errors == []

@@ -9,6 +9,7 @@ import {
   draftBadge,
   emptyVerdict,
   logBadge,
+  measuredShort,
   measuredWords,
   placeOf,
   quoteWords,
@@ -126,6 +127,11 @@ test("what is said of the review, the trace and the signals", () => {
     measuredWords([0.61, 0.93, [0.42, 0.77], [0.69, 0.99], 282, 14]),
     "of the embedded model’s completions (n = 282, 14 of them so): precision .61 (95 % .42–.77), recall .93 (.69–.99)",
   );
+  assert.equal(
+    measuredShort([0.61, 0.93, [0.42, 0.77], [0.69, 0.99], 282, 14]),
+    "precision .61, recall .93 on the embedded model, n = 282",
+  );
+  assert.equal(measuredShort(null), "not measured");
   assert.equal(measuredWords(null), "how often it is right was not measured");
   assert.equal(quoteWords(" a\n\u202eb "), "a⏎⟨202E⟩b");
   assert.equal(quoteWords("x".repeat(95)).length, 91);

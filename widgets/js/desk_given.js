@@ -1,6 +1,16 @@
 // Verdicts that were given on the open trace and may be seen, side by side; and scores on calibration traces.
 
-import { calibrationWords, clockTime, placeOf, quoteWords, rolloutsWords, secondsWords } from "./desk_words.js";
+import {
+  calibrationWords,
+  clockTime,
+  measuredShort,
+  measuredWords,
+  moreHidden,
+  placeOf,
+  quoteWords,
+  rolloutsWords,
+  secondsWords,
+} from "./desk_words.js";
 import { h, setText } from "./surface.js";
 import { readingText } from "./tokens.js";
 
@@ -85,8 +95,8 @@ export class DeskScores {
 
 // What is a reason to read the trace, with what it saw.
 export class DeskSignals {
-  constructor(desk, moreHidden, measuredWords) {
-    Object.assign(this, { desk, moreHidden, measuredWords });
+  constructor(desk) {
+    this.desk = desk;
     this.list = h("ul", { class: "moe-desk-signals" });
     this.element = h(
       "section",
@@ -109,7 +119,7 @@ export class DeskSignals {
       ...{ type: "button", class: "moe-desk-quote", text: "shown once you reveal it" },
       onclick: () => this.desk.reveal(),
     });
-    return this.line(this.moreHidden(count), once);
+    return this.line(moreHidden(count), once);
   }
 
   line(name, ...rest) {
@@ -124,12 +134,9 @@ export class DeskSignals {
         onclick: () => this.desk.showTokens(e.start, e.stop),
       }),
     );
-    const words = h("span", {
-      class: "moe-secondary",
-      text: `${quoteWords(says)} `,
-      title: this.measuredWords(measured),
-    });
-    return this.line(name, words, ...saw);
+    const words = h("span", { class: "moe-secondary", text: `${quoteWords(says)} ` });
+    const right = { text: measuredShort(measured), title: measuredWords(measured) };
+    return this.line(name, words, ...saw, h("span", { class: "moe-secondary moe-desk-measured", ...right }));
   }
 }
 

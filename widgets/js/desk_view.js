@@ -9,8 +9,9 @@ import { DeskList } from "./desk_list.js";
 import { LocalModel } from "./desk_selection.js";
 import { DeskText } from "./desk_text.js";
 import { DeskTranscript } from "./desk_transcript.js";
+import { DeskHelp, keepNothingRead } from "./desk_unsaved.js";
 import { DeskVerdict } from "./desk_verdict.js";
-import { draftBadge, logBadge, measuredWords, moreHidden, reviewWords, traceWords } from "./desk_words.js";
+import { draftBadge, logBadge, reviewWords, traceWords } from "./desk_words.js";
 import { StatusLine } from "./parts.js";
 import { Selection, withinCounts } from "./selection.js";
 import { h, setData, setText } from "./surface.js";
@@ -35,6 +36,7 @@ export class DeskView extends View {
     document.addEventListener("visibilitychange", this.onHide);
     this.box.append(this.internals.element); // a view of its own, beside this one's keys
     this.internals.show(model.get("internals"));
+    if (model.get("_id")) keepNothingRead(model.widget_manager, model.get("_id"));
     if (!model.get("_log").problems) this.look();
   }
 
@@ -82,6 +84,7 @@ export class DeskView extends View {
     const { facts } = this;
     this.onTrait = () => this.heard();
     this.kernel = new DeskKernel(this.model, (late) => this.becameLate(late));
+    this.help = new DeskHelp(this, DESK_KEYS);
     this.verdict = new DeskVerdict(this);
     this.header = new DeskHeader(this, facts, reviewWords(facts));
     this.list = new DeskList(this);
@@ -89,7 +92,7 @@ export class DeskView extends View {
     this.form = new DeskForm(this, facts);
     this.given = new DeskGiven(this, facts);
     this.scores = new DeskScores(facts.reviewer);
-    this.signals = new DeskSignals(this, moreHidden, measuredWords);
+    this.signals = new DeskSignals(this);
     this.internals = new DeskInternals(this);
     this.status = new StatusLine(DESK_HINTS);
     this.said = h("span", { class: "moe-desk-said", role: "status" });

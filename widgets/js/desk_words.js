@@ -67,6 +67,12 @@ export function measuredWords(measured) {
   );
 }
 
+export function measuredShort(measured) {
+  if (!measured) return "not measured";
+  const [precision, recall, , , n] = measured;
+  return `precision ${share(precision)}, recall ${share(recall)} on the embedded model, n = ${n}`;
+}
+
 // What the open trace is, beside its name.
 export function traceWords({ effort, numTokens, temperature, truncated }) {
   const how = temperature === 0 ? "greedy" : Number.isFinite(temperature) ? `T = ${temperature}` : null;
