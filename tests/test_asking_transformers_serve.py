@@ -12,6 +12,7 @@ from real_server import running
 
 import workbench as wb
 from workbench.transcripts.asking import ask
+from workbench.transcripts.completions import NOT_TOLD
 from workbench.transcripts.transcript import TranscriptError
 
 SPLIT = {
@@ -58,6 +59,15 @@ def test_transformers_serve_says_what_the_model_says(
     assert guessed == (name == "plain")
     trace = wb.replay(tiny, transcript)
     assert trace.source("token_ids") == "re-tokenised"
+    told = trace.provenance["transcript"]
+    assert (told["read_from"], told["token_ids"], told["logprobs"]) == (
+        "chat completion",
+        "re-tokenised",
+        "not captured",
+    )
+    assert told["lost"] == list(transcript.lost)
+    assert NOT_TOLD["token_ids"] in told["lost"]
+    assert NOT_TOLD["logprobs"] in told["lost"]
     if name == "plain" or streamed:
         assert trace.arrays["token_ids"].tolist() == live.arrays["token_ids"].tolist()
         np.testing.assert_array_equal(trace.arrays["expert_indices"], live.arrays["expert_indices"])
@@ -65,7 +75,7 @@ def test_transformers_serve_says_what_the_model_says(
 
 @pytest.mark.parametrize("name", ["plain", "split"])
 @pytest.mark.parametrize("streamed", [True, False])
-def test_transformers_serve_responses(served: tuple[str, Path], name: str, streamed: bool) -> None:
+def test_transformers_serve_responses(served: tuple[str, Path], tiny: wb.Model, name: str, streamed: bool) -> None:
     url, folder = served
     transcript = ask(
         url,
@@ -81,6 +91,9 @@ def test_transformers_serve_responses(served: tuple[str, Path], name: str, strea
     assert "7+5=12" in transcript.analysis_text
     assert transcript.final_text == "132"
     assert transcript.source == "response"
+    trace = wb.replay(tiny, transcript)
+    assert trace.provenance["transcript"]["lost"] == list(transcript.lost)
+    assert trace.source("token_ids") == "re-tokenised"
 
 
 def test_a_reply_cut_by_the_limit_is_marked(served: tuple[str, Path]) -> None:
