@@ -15,11 +15,12 @@ from written_trace import written_trace
 import widgets
 from widgets import RouterMap
 from widgets.desk_facts import draft_content
+from widgets.export_page import export_page
 from widgets.review_desk import ReviewDesk
 from widgets.selection import selection_key
 from workbench.catalogue import Catalogue
 from workbench.review import Desk, KnownAnswer, ReviewError, StoreError, open_desk
-from workbench.trace import Trace
+from workbench.trace import Trace, TraceError
 
 CHAIN = ("zqx", " 7391")
 """tokens of a chain that stand nowhere else"""
@@ -407,6 +408,13 @@ def test_what_is_no_desk_or_no_trace_of_it_is_refused(page: Browser, catalogue: 
     for nonsense in ("x", None, {"do": "delete"}, {"do": ["open"]}):
         page.view._answer(page.view, nonsense, [])
     assert len(page.sent) == before
+
+
+def test_a_desk_is_no_page(page: Browser, tmp_path: Path) -> None:
+    for what in (page.view, [page.view]):
+        with pytest.raises(TraceError, match=r"^a review desk is not written as a page: .*write_report\(desk, path\)"):
+            export_page(what, tmp_path / "desk.html")
+    assert not (tmp_path / "desk.html").exists()
 
 
 def test_views_without_a_database_do_not_load_one() -> None:

@@ -84,6 +84,9 @@ def _views(what: Any, tokens: slice | range | None) -> tuple[list[Widget], tuple
         return [TraceExplorer(part, preload_bytes=EVERYTHING)], place
     if tokens is not None:
         raise TraceError(f"tokens= takes a part of a trace, got {type(what).__name__}: give the trace itself")
+    for view in what if isinstance(what, list | tuple) else [what]:
+        if refused := getattr(view, "_no_page", ""):
+            raise TraceError(refused)
     if _is_view(what):
         return [what], None
     if isinstance(what, Sequence) and what and all(_is_view(view) for view in what):

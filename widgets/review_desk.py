@@ -58,6 +58,11 @@ class ReviewDesk(anywidget.AnyWidget):
     _esm = bundle(FOLDER / "review_desk.js")
     _css = styles(*(FOLDER / f"{name}.css" for name in ("view", "transcript", "desk_verdict", "review_desk")))
 
+    _no_page = (
+        "a review desk is not written as a page: it would hold what was revealed, and no one would know. "
+        "workbench.review.report.write_report(desk, path) writes a report, and records it"
+    )
+
     selected = traitlets.Unicode("", read_only=True, help="hash of the open trace; empty for none").tag(sync=True)
     internals = traitlets.Instance(DOMWidget, allow_none=True, help="the view of router, attention, … if any").tag(
         sync=True, **widget_serialization
