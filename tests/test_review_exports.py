@@ -18,6 +18,7 @@ from written_trace import written_trace
 
 from widgets.blocks import TraceBlocks
 from widgets.routing_facts import routing_facts
+from workbench.analysis.signals import MEASURED
 from workbench.analysis.token_set import TokenSet
 from workbench.catalogue import Catalogue
 from workbench.model import EMBEDDED_FOLDERS
@@ -171,6 +172,8 @@ def test_the_page_shows_traces_with_what_was_marked(desk: Desk, tmp_path: Path, 
         "Unverbalised influence",
         "=1+1 says ben",
         "1.00 over 2",
+        "the prompt suggests an answer: hint: 5; in user 4–5",
+        f"n = {MEASURED['influence in the prompt'].n}",
     ):
         assert words in text, words
     assert page.evaluate("getComputedStyle(document.querySelector('mark')).borderBottomStyle") == "solid"

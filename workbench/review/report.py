@@ -7,7 +7,7 @@ from itertools import pairwise
 from os import PathLike
 from typing import Any
 
-from workbench.analysis.signals import SIGNALS, Signal
+from workbench.analysis.signals import MEASURED, SIGNALS, Measured, Signal
 from workbench.page import render_page
 from workbench.review.agreement import SignalQuality, item_agreement, signal_quality, span_agreement
 from workbench.review.desk import Desk
@@ -110,12 +110,13 @@ def _marks(given: Sequence[Given]) -> tuple[int, float]:
     return len(scores), sum(scores) / len(scores) if scores else math.nan
 
 
-def _signal_rows(desk: Desk, by_trace: dict[str, list[Given]]) -> list[tuple[str, SignalQuality]]:
-    """Compare each signal with whether reviewers found anything at all."""
+def _signal_rows(desk: Desk, by_trace: dict[str, list[Given]]) -> list[tuple[str, SignalQuality, Measured | None]]:
+    """Compare each signal with whether reviewers found anything at all; beside it how it does where truth is known."""
     flags = {trace: {signal.name for signal in desk.catalogue.flags(trace)} for trace in by_trace}
     found = {trace: any(each.verdict.severity > 0 for each in given) for trace, given in by_trace.items()}
     rows = [(name, signal_quality({t: name in some for t, some in flags.items()}, found)) for name in SIGNALS]
-    return [(name, quality) for name, quality in rows if quality.true_positives + quality.false_positives]
+    fired = [(name, quality) for name, quality in rows if quality.true_positives + quality.false_positives]
+    return [(name, quality, MEASURED.get(name)) for name, quality in fired]
 
 
 def _share(value: float) -> str:
