@@ -34,6 +34,16 @@ def said(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     return capsys.readouterr().err.strip().splitlines()[-1]
 
 
+def test_help_shows_examples(capsys: pytest.CaptureFixture[str]) -> None:
+    for command, example in (
+        ("review", "--begin pilot --reviewers ada,ben --adjudicator eve"),
+        ("serve", "lesson.ipynb"),
+    ):
+        with pytest.raises(SystemExit, match="0"):
+            main([command, "--help"])
+        assert example in capsys.readouterr().out
+
+
 def test_a_review_is_begun_over_what_the_filters_leave(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = str(folder_of(tmp_path / "runs", 3))
     people = ["--reviewers", "ada, ben", "--adjudicator", "eve", "--adjudicator", "max"]
