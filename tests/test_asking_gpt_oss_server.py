@@ -172,7 +172,7 @@ def test_in_debug_mode_the_replay_has_the_servers_tokens(
     assert not any(m.malformed for m in transcript.messages)
     says = "".join(CONVERSATIONS[name].says).split("<|message|>")[1:]
     assert [m.text for m in transcript.completion if m.role == "assistant"] == [part.split("<|")[0] for part in says]
-    trace = wb.replay(speaker, transcript)
+    trace = wb.replay(speaker, transcript, capture=wb.CaptureSpec(attention=False, lens=False))
     found = trace.arrays["token_ids"].tolist()
     tokens, places = rollouts[name]
     [call, end] = official_encoding().encode("<|call|><|end|>", allowed_special="all")
