@@ -2,7 +2,9 @@
 
 import { Cards } from "./js/cards.js";
 import { ExpertPanel, count, percent } from "./js/expert_panel.js";
+import { pictureKind } from "./js/keys.js";
 import { Palette, themeName, watchTheme } from "./js/palette.js";
+import { savePicture } from "./js/picture.js";
 import { Selection, publish } from "./js/selection.js";
 import { h, setData, setText } from "./js/surface.js";
 
@@ -18,6 +20,7 @@ const HINTS_OF_CARD = [
   [["[", "]"], "expert"],
   [["⇥"], "partners, examples"],
   [["⏎"], "go there"],
+  [["⇧P", "⇧S"], "PNG, SVG"],
 ];
 
 class ExpertCard {
@@ -89,10 +92,12 @@ class ExpertCard {
   key(event) {
     const step =
       event.ctrlKey || event.metaKey || event.altKey || event.target.closest("select") ? null : CARD_STEPS[event.key];
-    if (!step) return;
+    const kind = pictureKind(event);
+    if (!step && !kind) return;
     event.preventDefault();
     event.stopPropagation();
-    this.select({ [step[0]]: this.selected.values[step[0]] + step[1] });
+    if (kind) savePicture(this, kind).catch((problem) => setText(this.said, `no picture: ${problem.message}`));
+    else this.select({ [step[0]]: this.selected.values[step[0]] + step[1] });
   }
 
   select(changes) {

@@ -55,8 +55,13 @@ export function actionOf({ key, shiftKey, ctrlKey, metaKey, altKey }) {
 // Every view has these.
 const PICTURES = { P: "png", S: "svg" };
 
-function pictureAction({ key, shiftKey, ctrlKey, metaKey, altKey }) {
-  const kind = shiftKey && !ctrlKey && !metaKey && !altKey ? PICTURES[key] : undefined;
+// The kind of picture that a key saves, or undefined.
+export function pictureKind({ key, shiftKey, ctrlKey, metaKey, altKey }) {
+  return shiftKey && !ctrlKey && !metaKey && !altKey ? PICTURES[key] : undefined;
+}
+
+function pictureAction(event) {
+  const kind = pictureKind(event);
   return kind && ((view) => view.help.save(kind));
 }
 
