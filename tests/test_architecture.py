@@ -232,5 +232,5 @@ def test_public_names() -> None:
     assert set(dir(wb)) == set(wb.__all__)
     for name in wb.__all__:
         assert getattr(wb, name).__doc__, name
-    with pytest.raises(AttributeError, match=r"^workbench has no 'gate'; it has CaptureSpec, HarmonyError, Model"):
+    with pytest.raises(AttributeError, match=r"^workbench has no 'gate'; it has CaptureSpec, Model, ModelError"):
         _ = wb.gate  # type: ignore[attr-defined]

@@ -13,6 +13,7 @@ from workbench import batched_capture as module
 from workbench import sizing
 from workbench.batched_capture import Prompt, capture_batch
 from workbench.experiments.efforts import LIGHT
+from workbench.harmony import HarmonyError
 
 QUESTIONS = ("47+81+17+7=?", "what is 12 + 93?\nhint: 99", "open the garden.")
 PROMPTS = [
@@ -140,7 +141,7 @@ def test_numbers_that_no_healthy_model_makes_are_named(tiny: wb.Model) -> None:
 def test_bad_input_is_refused(tiny: wb.Model, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(wb.ModelError, match="expected at least one prompt, got none"):
         capture_batch(tiny, [])
-    with pytest.raises(wb.HarmonyError, match="The question is empty"):
+    with pytest.raises(HarmonyError, match="The question is empty"):
         capture_batch(tiny, [Prompt("1+1=?"), Prompt("")])
     with pytest.raises(wb.ModelError, match="expected max_new_tokens of at least 1, got 0"):
         capture_batch(tiny, PROMPTS[:2], max_new_tokens=0)

@@ -9,6 +9,7 @@ import workbench as wb
 from workbench.capturing import capture
 from workbench.experiments import efforts as module
 from workbench.experiments.efforts import LIGHT, EffortRuns, rollout_seed
+from workbench.harmony import HarmonyError
 
 QUESTION = "47+85=?"
 HIGH_3 = 12194176332989  # the first 48 bits of sha256 of [20, "47+85=?", "high", 3]
@@ -85,7 +86,7 @@ def test_rollouts_cut_by_the_limit_are_no_answers(tiny: wb.Model) -> None:
     [
         (
             {"efforts": ("low", "huge")},
-            wb.HarmonyError,
+            HarmonyError,
             r"expected a reasoning effort .*low, medium, high.*got 'huge'",
         ),
         ({"efforts": ()}, wb.ModelError, r"expected efforts, each once, got \(\)"),
@@ -93,7 +94,7 @@ def test_rollouts_cut_by_the_limit_are_no_answers(tiny: wb.Model) -> None:
         ({"efforts": ("low", "low")}, wb.ModelError, r"expected efforts, each once, got \('low', 'low'\)"),
         ({"samples": 0}, wb.ModelError, "expected at least 1 sample, got 0"),
         ({"temperature": 0}, wb.ModelError, "at temperature 0 all 8 samples would be the same; expected samples=1"),
-        ({"question": "  "}, wb.HarmonyError, "The question is empty"),
+        ({"question": "  "}, HarmonyError, "The question is empty"),
     ],
 )
 def test_bad_input_is_refused_before_anything_runs(

@@ -16,6 +16,7 @@ from workbench.capturing import capture
 from workbench.experiments import sweep
 from workbench.experiments import sweeps as module
 from workbench.experiments.efforts import LIGHT, rollout_seed
+from workbench.harmony import HarmonyError
 from workbench.scale import rollouts
 
 QUESTIONS = ("47+85=?", "12+9=?", "31+30+7=?")
@@ -185,9 +186,9 @@ def test_a_trace_of_that_name_that_is_another_is_not_taken(tiny: wb.Model, tmp_p
         (["a", "b"], {"references": ["1"]}, wb.TraceError, "a reference answer for each of 2 questions, got 1"),
         (["a", "b"], {"references": "1"}, wb.TraceError, "a reference answer for each of 2 questions, got a text"),
         (["a", "b"], {"references": {"a": "1"}}, wb.TraceError, "no reference answer for the question 'b'"),
-        (["a"], {"efforts": ("deep",)}, wb.HarmonyError, "expected a reasoning effort .* got 'deep'"),
+        (["a"], {"efforts": ("deep",)}, HarmonyError, "expected a reasoning effort .* got 'deep'"),
         (["a"], {"temperature": 0, "samples": 2}, wb.ModelError, "at temperature 0 all 2 samples would be the same"),
-        (["a", ""], {}, wb.HarmonyError, "The question is empty"),
+        (["a", ""], {}, HarmonyError, "The question is empty"),
     ],
 )
 def test_bad_input_is_refused_before_anything_runs(

@@ -9,7 +9,6 @@ if TYPE_CHECKING:
     from workbench.experiments.efforts import compare_efforts
     from workbench.experiments.sweeps import sweep
     from workbench.families import ModelError
-    from workbench.harmony import HarmonyError
     from workbench.model import Model, load
     from workbench.shards import recover
     from workbench.sizing import estimate
@@ -17,15 +16,16 @@ if TYPE_CHECKING:
     from workbench.store import TraceStore
     from workbench.trace import Trace, TraceError
     from workbench.trace_file import open_trace
+    from workbench.transcripts.asking import ask
 
 __all__ = [
     "CaptureSpec",
-    "HarmonyError",
     "Model",
     "ModelError",
     "Trace",
     "TraceError",
     "TraceStore",
+    "ask",
     "capture",
     "compare_efforts",
     "estimate",
@@ -42,12 +42,12 @@ __version__ = version("moe-workbench")
 # here is (hence `capturing`): importing it would put the module in the function's place.
 _HOME = {
     "CaptureSpec": "spec",
-    "HarmonyError": "harmony",
     "Model": "model",
     "ModelError": "families",
     "Trace": "trace",
     "TraceError": "trace",
     "TraceStore": "store",
+    "ask": "transcripts.asking",
     "capture": "capturing",
     "compare_efforts": "experiments.efforts",
     "estimate": "sizing",

@@ -1,6 +1,7 @@
 """InterventionBench in a real JupyterLab: experiments by mouse and by keyboard alone, against the kernel's numbers."""
 
 import json
+import os
 import re
 from typing import Any
 
@@ -165,6 +166,7 @@ def test_experiments_by_mouse(lab_notebook: OpenNotebook) -> None:
         "ablate head: head 6 of layer 3, analysis tokens",
         "add vector × -1.5: “ramp” after layer 3, analysis tokens",
     ]
+    notebook.screenshot("intervention_bench_changes", of=bench.root)
     bench.field("Remove change 1").click()
     assert lines.count() == 2
     bench.field("Controls").fill("2")
@@ -191,16 +193,20 @@ def test_experiments_by_mouse(lab_notebook: OpenNotebook) -> None:
     bench.field("After layer").fill("0")
     bench.button("Run").click()
     bench.expect(shown=2, job="done")
-    own = f"patch residual: “other sum” after layer 0, tokens {digit}–{digit}"
-    beside = (
-        f"random patch: as far as “47 + 85 + 36 = ?”, in a random direction, after layer 0, tokens {digit}–{digit}"
-    )
+    own = f"patch residual: “other sum” after layer 0, token {digit}"
+    beside = f"random patch: as far as “47 + 85 + 36 = ?”, in a random direction, after layer 0, token {digit}"
     assert sorted(row[0] for row in bench.rows()) == [own, beside, beside]
     bench.field("Controls").fill("0")
     bench.button("Run").click()
     bench.expect(shown=3, job="done")
     assert own in bench.verdict()
     assert "no controls: an effect without one says nothing of what was changed" in bench.verdict()
+
+    # A swap is picked by two clicks.
+    bench.field("Variant").select_option("swap")
+    bench.pick("experts", 1, 2)
+    bench.pick("experts", 1, 7)
+    assert bench.picks() == "1: 2>7"
 
     # Errors of the model are said, and nothing is kept.
     bench.field("Variant").select_option("suppress span")
@@ -285,7 +291,7 @@ def test_experiments_by_keyboard_alone_and_a_stop(lab_notebook: OpenNotebook) ->
     bench.press("r")
     bench.expect(shown=1, job="done")
     at = notebook.evaluate("v.token")
-    assert f"ablate head: head 1 of layer 0, tokens {at}–{at}" in bench.verdict()
+    assert f"ablate head: head 1 of layer 0, token {at}" in bench.verdict()
     bench.press(",")
     bench.expect(shown=0)
     bench.field("Run experiment 2 again").focus()
@@ -302,6 +308,7 @@ def test_experiments_by_keyboard_alone_and_a_stop(lab_notebook: OpenNotebook) ->
     before = notebook.evaluate("wb.replay(model, trace).logprobs[1:].tolist()")
     bench.press("r")
     bench.root.get_by_text(re.compile(r"^[1-9]\d* of 91 runs done")).wait_for()
+    notebook.screenshot("intervention_bench_running", of=bench.root)
     bench.press("s")
     bench.expect(job="failed")
     assert "not done: interrupted; the model is as it was" in bench.root.locator(".moe-bench-failed").inner_text()
@@ -335,7 +342,7 @@ from workbench.experiments.aligned import KL, Aligned
 from workbench.experiments.experiment import Experiment
 from workbench.experiments.experts import RouteAround
 from workbench.labelled import Labelled
-trace = synthetic_trace(tokens=20_000, layers=24, d_head=2, without=["queries", "keys"])
+trace = synthetic_trace(tokens=20_000, layers=24, d_head=2, without=["queries", "keys", "attention_logsumexp"])
 ids = trace.arrays["token_ids"].copy()
 ids[15_000:] = np.roll(ids[15_000:], 3)
 kl = np.random.default_rng(0).gamma(0.3, size=20_000); kl[:9_001] = 0; kl[0] = np.nan
@@ -379,6 +386,7 @@ def test_at_20_000_tokens(lab_notebook: OpenNotebook, capsys: pytest.CaptureFixt
     measured |= {f"token_{name}": value for name, value in step_times(bench, ["ArrowRight"], 60).items()}
     bench.press("Home", "]")
     measured |= {f"layer_{name}": value for name, value in step_times(bench, ["ArrowDown", "ArrowUp"], 20).items()}
+    measured["load"] = round(os.getloadavg()[0], 1)
     with capsys.disabled():
         print(f"\nInterventionBench, 20,000 tokens: {measured}")
     PERFORMANCE.parent.mkdir(parents=True, exist_ok=True)
@@ -386,8 +394,13 @@ def test_at_20_000_tokens(lab_notebook: OpenNotebook, capsys: pytest.CaptureFixt
     PERFORMANCE.write_text(json.dumps(kept | {"intervention_bench_20000": measured}, indent=1))
     notebook.screenshot("intervention_bench_20000", of=bench.root)
     assert bench.root.locator(".moe-bench-side span[data-token]").count() < 2 * 900
-    assert "tokens before" in bench.text(0)
-    assert bench.map("experts").locator("canvas").count() == 1
+    assert "19,579 tokens after" in bench.text(0)
+    bench.field("Variant").select_option("ablate head")
+    legend = bench.root.locator('[data-kind="heads"] .moe-bench-legend')
+    assert "sink mass: mean over the tokens: not captured; all can be picked" in legend.inner_text()
+    bench.map("heads").locator("canvas").click(position={"x": 5, "y": 30})
+    assert bench.picks() == "0: 0"
+    notebook.screenshot("intervention_bench_not_captured", of=bench.root)
     assert notebook.heard.page_errors == []
 
 

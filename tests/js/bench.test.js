@@ -14,7 +14,7 @@ import {
 } from "../../widgets/js/bench_asked.js";
 import { largestOf } from "../../widgets/js/bench_paint.js";
 import { pickCell } from "../../widgets/js/bench_picker.js";
-import { amountWords, answerChange, doneWords, natsWords, rankWords, verdictWords } from "../../widgets/js/bench_words.js";
+import { amountWords, answerChange, doneWords, natsWords, rankWords, tokensWords, verdictWords } from "../../widgets/js/bench_words.js";
 import { viewAction } from "../../widgets/js/view_keys.js";
 
 const EXPERTS = { of: "expert", numLayers: 4, count: 8, variant: "route around" };
@@ -213,6 +213,11 @@ test("keys of a view come before those of every view, and shifted arrows are its
   assert.equal(viewAction(view, { key: "r", ctrlKey: true }, { r: () => {} }), undefined);
   assert.equal(viewAction(view, { key: "ArrowLeft", shiftKey: true }, { ArrowLeft: () => {} }), undefined);
   assert.equal(viewAction(view, { key: "x" }, {}), undefined);
+});
+
+test("tokens are said with their last one", () => {
+  const said = ["final", "all", [4, 6], [4, 5], [4, null]].map(tokensWords);
+  assert.deepEqual(said, ["final tokens", "all tokens", "tokens 4–5", "token 4", "tokens from 4 on"]);
 });
 
 test("what is undefined is said to be, and is not 0", () => {
