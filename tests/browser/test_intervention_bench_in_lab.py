@@ -397,7 +397,7 @@ def test_at_20_000_tokens(lab_notebook: OpenNotebook, capsys: pytest.CaptureFixt
     assert "19,579 tokens after" in bench.text(0)
     bench.field("Variant").select_option("ablate head")
     legend = bench.root.locator('[data-kind="heads"] .moe-bench-legend')
-    assert "sink mass: mean over the tokens: not captured; all can be picked" in legend.inner_text()
+    legend.get_by_text("sink mass: mean over the tokens: not captured; all can be picked").wait_for()
     bench.map("heads").locator("canvas").click(position={"x": 5, "y": 30})
     assert bench.picks() == "0: 0"
     notebook.screenshot("intervention_bench_not_captured", of=bench.root)

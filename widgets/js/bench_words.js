@@ -32,7 +32,8 @@ const listed = (of) => (of.length > 1 ? `${of.slice(0, -1).join(", ")} and ${of.
 export function tokensWords(tokens) {
   if (!Array.isArray(tokens)) return tokens === "all" ? "all tokens" : `${tokens} tokens`;
   const [start, stop] = tokens;
-  return stop === null ? `tokens from ${start} on` : `tokens ${start}–${stop - 1}`;
+  if (stop === null) return `tokens from ${start} on`;
+  return stop - start === 1 ? `token ${start}` : `tokens ${start}–${stop - 1}`;
 }
 
 // The vector or source by the name it was handed in under; by what is known of it where it has none.
