@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from workbench import cli_review, cli_transcripts
+from workbench import cli_capture, cli_review, cli_transcripts
 from workbench.terminal import printable
 
 __all__ = ["main"]
@@ -14,11 +14,6 @@ EXAMPLES = """examples:
   workbench lab
   workbench capture "47 + 85 = ?" --effort high --out sum.safetensors
   workbench open sum.safetensors"""
-
-CAPTURE_EXAMPLES = """examples:
-  workbench capture "47 + 85 = ?" --effort high --out sum.safetensors
-  workbench capture "47 + 85 = ?" --effort low --temperature 0 --out greedy.safetensors
-  workbench capture "Why is the sky blue?" --model openai/gpt-oss-20b --max-new-tokens 500 --out sky.safetensors"""
 
 LAB_EXAMPLES = """examples:
   workbench lab
@@ -66,19 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     _server_options(lab)
     lab.set_defaults(run=_lab)
 
-    capture = _described(
-        commands.add_parser("capture", help="ask a model and save the trace of its answer"), CAPTURE_EXAMPLES
-    )
-    capture.description = "Ask a question and save what the model does at every token. Ctrl-C saves what is done."
-    capture.add_argument("question")
-    capture.add_argument("--out", required=True, type=Path, metavar="FILE", help="where to save the trace")
-    capture.add_argument("--model", default="tiny", help="tiny (embedded), a folder or a hub id; default: %(default)s")
-    capture.add_argument("--effort", default="medium", help="low, medium or high; default: %(default)s")
-    capture.add_argument("--max-new-tokens", type=int, metavar="N", help="default: as many as the context holds")
-    capture.add_argument("--temperature", type=float, default=1.0, metavar="T", help="0: greedy; default: %(default)s")
-    capture.add_argument("--seed", type=int, default=0, metavar="N", help="of the sampling; default: %(default)s")
-    capture.add_argument("--overwrite", action="store_true", help="replace FILE if it exists")
-    capture.set_defaults(run=_capture)
+    cli_capture.add(commands)
 
     opening = _described(commands.add_parser("open", help="open JupyterLab on a trace"), OPEN_EXAMPLES)
     opening.description = (
@@ -129,35 +112,8 @@ def _open(options: argparse.Namespace) -> None:
     run_lab(notebook_for(options.trace), not options.no_browser, options.port)
 
 
-def _capture(options: argparse.Namespace) -> None:
-    _check_writable(options.out, options.overwrite)
-    import workbench as wb
-
-    trace = wb.capture(
-        wb.load(options.model),
-        options.question,
-        effort=options.effort,
-        max_new_tokens=options.max_new_tokens,
-        temperature=options.temperature,
-        seed=options.seed,
-        path=options.out,
-    )
-    ended = f", {trace.meta['truncated']}" if trace.meta.get("truncated") else ""
-    new = len(trace) - trace.num_prompt_tokens
-    print(f"{options.out}: {trace.num_prompt_tokens} prompt and {new} completion tokens{ended}")
-    print(f"answer: {printable(trace.final_text) or 'none'}")
-
-
 def _size(options: argparse.Namespace) -> None:
     import workbench as wb
 
     memory = None if options.device_memory is None else round(options.device_memory * 1e9)
     print(wb.estimate(options.model, options.tokens, device_memory=memory))
-
-
-def _check_writable(path: Path, overwrite: bool) -> None:
-    """Find out before a long generation what would stop the saving after it."""
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"expected an existing folder to write {path.name} to, got {path.parent}")
-    if path.exists() and not overwrite:
-        raise FileExistsError(f"{path} exists; choose another --out, or replace it with --overwrite")
