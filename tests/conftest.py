@@ -1,5 +1,6 @@
 """What many tests share: the embedded model, and a random one with sizes that are all different."""
 
+import signal
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 import workbench as wb
 
 torch.set_num_threads(1)
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has background jobs ignore Ctrl-C, which is tested
 
 
 @pytest.fixture(scope="session")
