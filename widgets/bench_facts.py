@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from widgets.alignment_facts import alignment_arrays
 from widgets.blocks import TraceBlocks
 from workbench.analysis.compare.alignment import align
 from workbench.analysis.reasoning import final_answer
@@ -134,12 +135,10 @@ def _number(value: float) -> float | None:
 def transcript_facts(result: ExperimentResult) -> dict[str, Any]:
     """Return the changed rollout's tokens, its alignment with the baseline, and KL [token] float32, as bytes."""
     alignment = align(result.baseline, result.trace)
-    same = np.where(alignment.same, 1, np.where(alignment.same_text, 2, 0)).astype(np.uint8)
     return {
         "facts": TraceBlocks(whole_text(result.trace)).facts(),
         "token_ids": np.ascontiguousarray(result.trace.arrays["token_ids"], dtype="<i4").tobytes(),
-        "rows": np.ascontiguousarray(alignment.rows, dtype="<i4").tobytes(),
-        "same": same.tobytes(),
+        **alignment_arrays(alignment),
         "numShared": alignment.num_shared,
         "parting": alignment.parting,
         "kl": result.kl.values.astype("<f4").tobytes(),

@@ -15,7 +15,7 @@ from widgets.bundle import bundle, styles
 from widgets.chain_facts import check_text
 from widgets.editor_facts import AnswerShare, Cost, branch_record, cost, pair_facts, speeds, tally
 from widgets.editor_tree import SAVED, Action, Branch, Edit, Rest, chain_sentences, placed, read_branches, saved
-from widgets.interrupting import Interruptible, heard_while_busy
+from widgets.interrupting import Interruptible, error_words, heard_while_busy
 from widgets.selection import SharedSelection, selection_key
 from widgets.trace_diff import TraceDiff
 from workbench.trace import Trace, TraceError
@@ -23,6 +23,7 @@ from workbench.trace import Trace, TraceError
 __all__ = ["ChainEditor"]
 
 FOLDER = Path(__file__).parent
+INTERRUPTED = "interrupted before a rollout was done"
 SAMPLES = 5
 """rollouts of an edit by default; one where they are greedy, for all would be the same"""
 Place = int | tuple[int, int]
@@ -148,7 +149,7 @@ class ChainEditor(SharedSelection):
             found = self._go_on(edit, _samples(samples, temperature), float(temperature), int(seed))
             self._keep(found)
         except BaseException as error:  # an interrupt ends the waiting in the view too
-            self._job = {"state": "failed", "words": _error_words(error)}
+            self._job = {"state": "failed", "words": error_words(error, INTERRUPTED)}
             raise
         self._job = {"state": "done"}
         return found
@@ -307,9 +308,3 @@ def _name(place: tuple[int, int], branches: list[Branch]) -> str:
     if branch == 0:
         return "original"
     return f"branch {branch}" + (f", rollout {sample}" if len(branches[branch].traces) > 1 else "")
-
-
-def _error_words(error: BaseException) -> str:
-    if isinstance(error, KeyboardInterrupt):
-        return "interrupted before a rollout was done"
-    return str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"

@@ -11,6 +11,7 @@ import traitlets
 from widgets.blocks import PRELOAD_LIMIT_BYTES, TraceBlocks
 from widgets.bundle import bundle, styles
 from widgets.chain_facts import ChainFacts, branch_facts, check_text
+from widgets.interrupting import error_words
 from widgets.selection import SharedSelection, selection_key
 from workbench.analysis.reasoning import LabelledSentence, label_sentences
 from workbench.trace import Trace, TraceError
@@ -18,6 +19,7 @@ from workbench.trace import Trace, TraceError
 __all__ = ["ChainView"]
 
 FOLDER = Path(__file__).parent
+INTERRUPTED = "interrupted before there was anything to show"
 SENT = ("token_ids", "logprobs", "entropy", "top_token_ids", "top_logprobs", "lens_token_ids", "lens_logprobs")
 RULES, OWN = "rules", "own labels"
 
@@ -131,7 +133,7 @@ class ChainView(SharedSelection):
             self.branches.append(found)
             self._branches = [*self._branches, branch_facts(self.trace, found, token, put)]
         except BaseException as error:  # an interrupt ends the waiting in the view too
-            self._job = {"state": "failed", "token": token, "put": put, "words": _error_words(error)}
+            self._job = {"state": "failed", "token": token, "put": put, "words": error_words(error, INTERRUPTED)}
             raise
         self._job = {"state": "done", "token": token, "put": put}
         return found
@@ -179,9 +181,3 @@ class ChainView(SharedSelection):
 
 def _sent(trace: Trace) -> dict[str, Any]:
     return {name: array for name, array in trace.arrays.items() if name in SENT or name.startswith("vocab_")}
-
-
-def _error_words(error: BaseException) -> str:
-    if isinstance(error, KeyboardInterrupt):
-        return "interrupted before there was anything to show"
-    return str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"

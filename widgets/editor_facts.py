@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from widgets.alignment_facts import alignment_arrays
 from widgets.bench_facts import whole_text
 from widgets.blocks import TraceBlocks
 from widgets.editor_tree import Branch, Edit, chain_sentences, following, placed
@@ -135,12 +136,10 @@ def _put(branches: Sequence[Branch], place: tuple[int, int]) -> list[int] | None
 
 def _rows(a: Trace, b: Trace) -> dict[str, Any]:
     alignment = align(a, b)
-    same = np.where(alignment.same, 1, np.where(alignment.same_text, 2, 0)).astype(np.uint8)
     return {
-        "rows": np.ascontiguousarray(alignment.rows, dtype="<i4").tobytes(),
-        "same": same.tobytes(),
+        **alignment_arrays(alignment),
         "numShared": alignment.num_shared,
-        "differ": int((same == 0).sum()),
+        "differ": int((~alignment.same & ~alignment.same_text).sum()),
         "method": alignment.method,
     }
 

@@ -1,10 +1,10 @@
-"""Stop what the kernel's main thread is doing, from a button."""
+"""Stop what the kernel's main thread is doing, from a button, and say why it ended."""
 
 import _thread
 import threading
 from typing import Any
 
-__all__ = ["Interruptible", "heard_while_busy"]
+__all__ = ["Interruptible", "error_words", "heard_while_busy"]
 
 
 class Interruptible:
@@ -49,3 +49,10 @@ def heard_while_busy(comm: Any, *names: str) -> None:
         return asked_for if isinstance(content, dict) and any(name in content for name in names) else None
 
     comm._reply_subshell_for = thread_of
+
+
+def error_words(error: BaseException, interrupted: str) -> str:
+    """Return what a view says of an error: the text of a ValueError, else the kind too; `interrupted` for Ctrl-C."""
+    if isinstance(error, KeyboardInterrupt):
+        return interrupted
+    return str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"

@@ -13,13 +13,14 @@ from widgets.bench_amounts import SPANS, amounts
 from widgets.bench_facts import ExperimentResult, experiment_record, given_facts, transcript_facts, whole_text
 from widgets.blocks import TraceBlocks
 from widgets.bundle import bundle, styles
-from widgets.interrupting import Interruptible, heard_while_busy
+from widgets.interrupting import Interruptible, error_words, heard_while_busy
 from widgets.selection import SharedSelection, selection_key
 from workbench.trace import Trace, TraceError
 
 __all__ = ["InterventionBench"]
 
 FOLDER = Path(__file__).parent
+INTERRUPTED = "interrupted; the model is as it was"
 SAVED = "experiments"
 """where a trace's ``meta`` keeps what was done on the bench"""
 
@@ -123,7 +124,7 @@ class InterventionBench(SharedSelection):
             self._history = [*self._history, record]
             self.shown = len(self._history) - 1
         except BaseException as error:  # an interrupt ends the waiting in the view too
-            self._job = {"state": "failed", "words": _error_words(error)}
+            self._job = {"state": "failed", "words": error_words(error, INTERRUPTED)}
             raise
         self._job = {"state": "done"}
         return found
@@ -219,9 +220,3 @@ def _saved(trace: Trace) -> list[dict[str, Any]]:
     if not isinstance(saved, list) or not all(isinstance(one, dict) and needed <= one.keys() for one in saved):
         raise TraceError(f"the trace's {SAVED} were not written by a bench; take them out of its meta to start anew")
     return [dict(one) for one in saved]
-
-
-def _error_words(error: BaseException) -> str:
-    if isinstance(error, KeyboardInterrupt):
-        return "interrupted; the model is as it was"
-    return str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"

@@ -8,6 +8,7 @@ import numpy as np
 import traitlets
 from numpy.typing import NDArray
 
+from widgets.alignment_facts import alignment_arrays
 from widgets.blocks import PRELOAD_LIMIT_BYTES, TraceBlocks
 from widgets.bundle import bundle, styles
 from widgets.selection import SharedSelection, selection_key
@@ -203,13 +204,10 @@ def _sent(reader: TraceBlocks) -> dict[str, bytes]:
 
 def _arrays(found: TraceDifference) -> dict[str, bytes]:
     """Return rows [row, side] int32, same [row] (2: text split otherwise), shared and tie [pair, layer], uint8."""
-    alignment = found.alignment
-    arrays: dict[str, NDArray[Any]] = {
-        "rows": alignment.rows.astype("<i4"),
-        "same": np.where(alignment.same, 1, np.where(alignment.same_text, 2, 0)).astype(np.uint8),
-    }
+    arrays: dict[str, NDArray[Any]] = {}
     if found.routing is not None:
         arrays["shared"] = found.routing.shared.values
         if found.routing.near_tie is not None:
             arrays["tie"] = found.routing.near_tie.values.astype(np.uint8)
-    return {name: np.ascontiguousarray(values).tobytes() for name, values in arrays.items()}
+    as_bytes = {name: np.ascontiguousarray(values).tobytes() for name, values in arrays.items()}
+    return alignment_arrays(found.alignment) | as_bytes
