@@ -65,7 +65,7 @@ def test_views_are_there_and_step_after_a_restart_without_a_kernel(
     view.expect(token=61, layer=1)
     notebook.page.wait_for_timeout(300)  # told to Python and back
     notebook.page.evaluate("window.jupyterapp.commands.execute('docmanager:save')")
-    notebook.page.wait_for_function("() => !window.jupyterapp.shell.currentWidget.context.model.dirty", timeout=180_000)
+    notebook.page.wait_for_function("() => !window.jupyterapp.shell.currentWidget.context.model.dirty", timeout=60_000)
     state = saved_state(path)
     explorers = [m for m in state.values() if "TraceExplorer" in str(m["state"].get("_anywidget_id"))]
     assert sorted(m["state"]["token"] for m in explorers)[-1] == 61
