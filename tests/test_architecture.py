@@ -154,6 +154,8 @@ def test_widgets_are_handed_what_they_show(name: str) -> None:
     allowed = {"workbench.trace", "workbench.trace_file", "workbench.attending", "workbench.labelled"}
     if name in ("widgets.review_desk", "widgets.desk_facts"):  # a view of a review speaks its words: verdict, evidence
         allowed |= {"workbench.review", "workbench.catalogue", "workbench.database"}
+    if name == "widgets.page_text":
+        allowed |= {"workbench.page"}
     if name == "widgets.prediction":
         allowed |= {"workbench.course.predictions"}
     assert own(name) <= allowed | {*of("workbench.analysis", "widgets")}

@@ -18,15 +18,16 @@ from test_compare import rollouts
 from written_trace import written_trace
 
 import workbench as wb
-from widgets import RouterMap, TraceExplorer
+from widgets import AttentionView, InterventionBench, RouterMap, TraceExplorer
 from widgets import export_page as module
 from widgets.export_page import export_page
 from widgets.page_figures import expert_load_figure, surprisal_figure
 from widgets.page_state import page_state, rounded
-from widgets.page_text import section_of, visible
+from widgets.page_text import section_of, sections_of
 from widgets.page_trace import page_bytes, stretch
 from workbench.analysis.faithfulness import FaithfulnessReport
 from workbench.analysis.routing import expert_load
+from workbench.page import shown
 from workbench.trace import Span, Trace, TraceError
 
 
@@ -359,14 +360,29 @@ def test_no_text_becomes_markup_or_ends_the_data(tmp_path: Path) -> None:
     assert kinds[0] == kinds[1], "a text made a tag"
     assert {name for _, a in page.tags for name in a} == {name for _, a in other.tags for name in a}
     assert page.views[0]["state"]["_facts"]["question"] == PAYLOADS[4]
-    assert visible(PAYLOADS[0]) in page.text
+    assert shown(PAYLOADS[0]) in page.text
     assert "\u202e" not in page.text
-    assert "⟨202E⟩<script>" in page.text
+    assert "⟨U+202E⟩<script>" in page.text
     assert "<" not in page.scripts["application/json"]
 
 
+def test_a_trace_that_two_views_show_is_told_once() -> None:
+    trace = random_trace()
+    first, second, other = sections_of([TraceExplorer(trace), AttentionView(trace), TraceExplorer(written_trace())])
+    assert first.transcripts
+    assert (second.heading, second.transcripts, second.figures) == ("AttentionView", (), ())
+    assert "its trace stands above" in second.facts
+    assert other.transcripts
+
+
+def test_a_page_offers_no_run() -> None:
+    bench = InterventionBench(written_trace(), run=print)  # type: ignore[arg-type]
+    assert bench._facts["canRun"]
+    assert page_state(bench)["state"]["_facts"]["canRun"] is False
+
+
 def test_hidden_characters_are_shown_and_newlines_stay() -> None:
-    assert visible("a\n\tb\u202ec\x00\x1b\ud800\ufeff") == "a\n\tb⟨202E⟩c⟨0⟩⟨1B⟩⟨D800⟩⟨FEFF⟩"
+    assert shown("a\n\tb\u202ec\x00\x1b\ud800\ufeff\u061c") == "a\n\tb⟨U+202E⟩c␀␛⟨U+D800⟩⟨U+FEFF⟩⟨U+061C⟩"
 
 
 def test_a_script_that_would_end_itself_is_refused() -> None:

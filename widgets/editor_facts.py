@@ -103,7 +103,8 @@ def pair_facts(
         found["toOriginal"] = _rows(original, trace)
     if beside is not None:
         other = branches[beside[0]].traces[beside[1]]
-        found |= {"beside": _side(branches, beside), "rows": _rows(other, trace)}
+        known = found.get("toOriginal") if other is original else None
+        found |= {"beside": _side(branches, beside), "rows": known or _rows(other, trace)}
     return found
 
 

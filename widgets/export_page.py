@@ -17,7 +17,7 @@ from widgets.bundle import bundle, styles
 from widgets.effort_comparison import EffortComparison
 from widgets.faithfulness_report import FaithfulnessReport
 from widgets.page_state import page_state
-from widgets.page_text import section_of
+from widgets.page_text import sections_of
 from widgets.page_trace import page_bytes, stretch, token_range
 from widgets.trace_explorer import TraceExplorer
 from workbench.analysis.faithfulness import FaithfulnessReport as Report
@@ -128,7 +128,7 @@ def _page(views: Sequence[Widget], place: tuple[int, int, int] | None) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    sections = [section_of(view) for view in views]
+    sections = list(sections_of(views))
     return environment.get_template("export_page.html").render(
         policy=POLICY.format(script=_hash(script), style=_hash(style)),
         title=sections[0].heading,

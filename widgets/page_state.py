@@ -27,6 +27,8 @@ def page_state(view: Widget) -> dict[str, Any]:
     kept: dict[str, Any] = view.get_state(names)
     state = {name: None if isinstance(getattr(view, name), Widget) else value for name, value in kept.items()}
     facts, blocks = state.get("_facts"), state.get("_blocks")
+    if facts and facts.get("canRun"):
+        state["_facts"] = facts = facts | {"canRun": False}
     if facts and blocks:
         state |= _rounded_blocks(facts, blocks)
     plain, paths, buffers = _remove_buffers(state)

@@ -1,8 +1,7 @@
 """What a page says before any script runs, and on paper: transcripts, tables and figures as text."""
 
-import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from ipywidgets import Widget
@@ -10,11 +9,10 @@ from ipywidgets import Widget
 from widgets.blocks import TraceBlocks
 from widgets.effort_comparison import EffortComparison
 from widgets.page_figures import Figure, chain_lengths, expert_load_figure, hue, surprisal_figure
+from workbench.page import shown
 from workbench.trace import Trace
 
-__all__ = ["Said", "Section", "Transcript", "section_of", "visible"]
-
-HIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]")
+__all__ = ["Said", "Section", "Transcript", "section_of", "sections_of"]
 
 
 @dataclass(frozen=True)
@@ -43,7 +41,18 @@ class Section:
     figures: tuple[Figure, ...] = ()
     tables: tuple[str, ...] = ()
     transcripts: tuple[Transcript, ...] = ()
-    traces: tuple[Trace, ...] = field(default=(), repr=False)
+
+
+def sections_of(views: Iterable[Widget]) -> Iterator[Section]:
+    """Yield what is said of each view without a script; of a trace once, however many views show it."""
+    told: set[int] = set()
+    for view in views:
+        trace = getattr(view, "trace", None)
+        if id(trace) in told:
+            yield Section(type(view).__name__, "this view is drawn by JavaScript; its trace stands above")
+            continue
+        told |= {id(trace)} if isinstance(trace, Trace) else set()
+        yield section_of(view)
 
 
 def section_of(view: Widget) -> Section:
@@ -56,13 +65,8 @@ def section_of(view: Widget) -> Section:
     report = getattr(view, "report", None)
     heading = type(view).__name__
     if report is not None:
-        return Section(heading, "its curves are drawn by JavaScript; its numbers:", tables=(visible(repr(report)),))
+        return Section(heading, "its curves are drawn by JavaScript; its numbers:", tables=(shown(repr(report)),))
     return Section(heading, "this view is drawn by JavaScript, and has no text of its own")
-
-
-def visible(text: str) -> str:
-    """Return a text for reading: newlines and tabs stay, other hidden characters are shown by number."""
-    return HIDDEN.sub(lambda found: f"⟨{ord(found[0]):X}⟩", text)
 
 
 def _of_trace(trace: Trace) -> Section:
@@ -72,7 +76,6 @@ def _of_trace(trace: Trace) -> Section:
         _facts(trace),
         tuple(figure for figure in found if figure),
         transcripts=(Transcript("Transcript", tuple(_messages(trace))),),
-        traces=(trace,),
     )
 
 
@@ -90,9 +93,8 @@ def _of_comparison(view: EffortComparison) -> Section:
         _line("; ".join(filter(None, questions)) or "Comparison"),
         _facts(first[0], False),
         (lengths,) if lengths else (),
-        (visible(str(view.comparison)),),
+        (shown(str(view.comparison)),),
         tuple(transcripts),
-        tuple(first),
     )
 
 
@@ -125,16 +127,16 @@ def _messages(trace: Trace, start: int = 0) -> Iterator[Said]:
         if message.stop <= start:
             continue
         if at < message.start:
-            yield Said("unknown", "in no message", visible(trace.text(at, message.start)))
+            yield Said("unknown", "in no message", shown(trace.text(at, message.start)))
         names = [message.role if message.role != message.channel else "", message.channel, message.content_type]
         label = " ".join(filter(None, names)) + (f" → {message.recipient}" if message.recipient else "")
         damage = f" (malformed: {message.malformed})" if message.malformed else ""
-        yield Said(hue(message), _line(label + damage), visible(trace.content(message)))
+        yield Said(hue(message), _line(label + damage), shown(trace.content(message)))
         at = message.stop
     if at < len(trace):
-        yield Said("unknown", "in no message", visible(trace.text(at)))
+        yield Said("unknown", "in no message", shown(trace.text(at)))
 
 
 def _line(text: str, most: int = 300) -> str:
-    line = visible(" ".join(text.split()))
+    line = shown(" ".join(text.split()))
     return line if len(line) <= most else f"{line[:most]}…"

@@ -249,15 +249,18 @@ class ReviewDesk(anywidget.AnyWidget):
 
     def _do_draft(self, asked: _Asked) -> dict[str, Any]:
         trace, content = str(asked["trace"]), facts.draft_content(asked["content"])
+        is_open = trace == self.selected  # what was typed last may come when the next trace is open
         new = not (self._draft.get("trace") == trace and self._draft["kept"])
-        self._draft = {"trace": trace, "content": content, "saved": None, "kept": True}
+        if is_open:
+            self._draft = {"trace": trace, "content": content, "saved": None, "kept": True}
         try:
             saved = self.desk.save_draft(trace, content).saved
         except StoreError as error:
-            if trace == self.selected and self._trace["state"] == UNASSIGNED:
+            if is_open and self._trace["state"] == UNASSIGNED:
                 return {"memory": True}  # the database keeps drafts of assigned traces only
             return {"error": str(error), "memory": True}
-        self._draft = self._draft | {"saved": saved}
+        if is_open:
+            self._draft = self._draft | {"saved": saved}
         if new:
             self._refresh()
         return {"saved": saved}

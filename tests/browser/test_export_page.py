@@ -133,13 +133,13 @@ def test_a_comparison_and_hostile_text(opened: Any, tmp_path: Path) -> None:
     page.get_by_role("button", name="Text and figures").click()
     page.wait_for_timeout(500)
     assert page.evaluate("window.__hit") is None
-    assert "⟨202E⟩<script>" in page.locator(".page-text").inner_text()
+    assert "⟨U+202E⟩<script>" in page.locator(".page-text").inner_text()
     single = opened(export_page(hostile, tmp_path / "page.html"))
     single.page.locator(".moe-root[data-token]").wait_for()
     single.page.wait_for_timeout(500)
     assert single.page.evaluate("window.__hit") is None
     still = opened(tmp_path / "page.html", java_script_enabled=False)
-    assert re.search("⟨202E⟩<script>", still.page.locator("body").inner_text())
+    assert re.search(r"⟨U\+202E⟩<script>", still.page.locator("body").inner_text())
 
 
 def test_a_view_that_cannot_start_leaves_the_text(browser: Browser, trace: wb.Trace, tmp_path: Path) -> None:

@@ -290,8 +290,17 @@ def test_a_hidden_chain_reaches_no_message_and_hostile_text_is_text(folder: Path
     desk.is_open("a-secret", "revealed")
     press("Shift+Digit3")
     page.locator(".moe-desk-inside .moe-chain").wait_for(timeout=30_000)
+    inside = page.locator(".moe-desk-inside .moe-root")
+    inside.focus()
+    press("Shift+P")
+    expect(inside.get_by_text("no picture of the desk is saved")).to_be_visible()
+    expect(inside.get_by_role("button", name="Save PNG")).to_be_hidden()
+    press("Escape")
+    notebook.execute(f"unseen = ReviewDesk(desk); unseen.show({hashes['a-secret']!r})")
+    page.wait_for_timeout(500)
     saved = notebook_with_state(notebook)
     assert "widgets.review_desk.ReviewDesk" in saved
+    assert notebook.evaluate("unseen.model_id") in saved, "what was never shown is saved too"
     for word in (*WORDS, hint, "half a thought", "moe-chain-"):
         assert word not in saved, word
     assert ada.events(hashes["c-long"])[-1].texts == {"reason": "too long, jk"}

@@ -49,7 +49,10 @@ export class BenchResult {
     const known = result?.of === at;
     for (const part of [this.axis.surface.canvas, this.source]) part.hidden = !known;
     if (known) this.showTranscripts(record, result);
-    else this.body.replaceChildren(h("div", { class: "moe-missing", text: result?.rows ? UNDER_WAY : NUMBERS_ONLY }));
+    else {
+      const text = result?.rows && this.view.facts.canRun ? UNDER_WAY : NUMBERS_ONLY;
+      this.body.replaceChildren(h("div", { class: "moe-missing", text }));
+    }
     this.controls.replaceChildren(...controlTable(record));
     setData(this.element, "answer", record.answer ?? "");
   }

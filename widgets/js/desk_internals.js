@@ -1,6 +1,6 @@
 // What went on in the model, one key away: a view of its own below the desk. While the chain hides, it does too.
 
-import { keepNothing } from "./desk_unsaved.js";
+import { keepNothing, modelId } from "./desk_unsaved.js";
 import { INTERNAL_VIEWS } from "./desk_words.js";
 import { h, setText } from "./surface.js";
 import { readingText } from "./tokens.js";
@@ -64,8 +64,7 @@ export class DeskInternals {
     this.element.replaceChildren();
     if (!child) return;
     const { widget_manager: manager } = this.desk.model;
-    const id = typeof child === "string" ? child.replace("IPY_MODEL_", "") : child.model_id;
-    const model = await keepNothing(manager, id);
+    const model = await keepNothing(manager, modelId(child));
     const view = await manager.create_view(model);
     if (child !== this.child) {
       view.remove();

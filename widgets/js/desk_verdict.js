@@ -19,7 +19,7 @@ export class DeskVerdict {
   }
 
   fill(changes) {
-    if (!this.isClosed) this.draft.set(changes);
+    if (!this.isClosed && !this.isBusy) this.draft.set(changes);
   }
 
   setBehaviour(behaviour) {

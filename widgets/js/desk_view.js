@@ -9,7 +9,6 @@ import { DeskList } from "./desk_list.js";
 import { LocalModel } from "./desk_selection.js";
 import { DeskText } from "./desk_text.js";
 import { DeskTranscript } from "./desk_transcript.js";
-import { DeskHelp, keepNothingRead } from "./desk_unsaved.js";
 import { DeskVerdict } from "./desk_verdict.js";
 import { draftBadge, logBadge, reviewWords, traceWords } from "./desk_words.js";
 import { StatusLine } from "./parts.js";
@@ -29,6 +28,7 @@ const draftState = ({ error, saving }) => (error ? "failed" : saving ? "saving" 
 export class DeskView extends View {
   constructor(model, el) {
     super(model, el, { label: `Review desk: ${model.get("_facts").review}`, className: "moe-desk" });
+    this.box.dataset.noPicture = ""; // of the internals too, which stand in it
     for (const name of HEARD) model.on(`change:${name}`, this.onTrait);
     this.root.addEventListener("keydown", (event) => this.fieldKey(event), true);
     this.onHide = () => this.verdict.draft.flush();
@@ -36,7 +36,6 @@ export class DeskView extends View {
     document.addEventListener("visibilitychange", this.onHide);
     this.box.append(this.internals.element); // a view of its own, beside this one's keys
     this.internals.show(model.get("internals"));
-    if (model.get("_id")) keepNothingRead(model.widget_manager, model.get("_id"));
     if (!model.get("_log").problems) this.look();
   }
 
@@ -84,7 +83,6 @@ export class DeskView extends View {
     const { facts } = this;
     this.onTrait = () => this.heard();
     this.kernel = new DeskKernel(this.model, (late) => this.becameLate(late));
-    this.help = new DeskHelp(this, DESK_KEYS);
     this.verdict = new DeskVerdict(this);
     this.header = new DeskHeader(this, facts, reviewWords(facts));
     this.list = new DeskList(this);

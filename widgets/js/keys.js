@@ -54,6 +54,7 @@ export function actionOf({ key, shiftKey, ctrlKey, metaKey, altKey }) {
 
 // Every view has these.
 const PICTURES = { P: "png", S: "svg" };
+const PICTURE_KEYS = ["⇧P ⇧S", "save a picture: PNG, SVG"];
 
 // The kind of picture that a key saves, or undefined.
 export function pictureKind({ key, shiftKey, ctrlKey, metaKey, altKey }) {
@@ -64,6 +65,10 @@ function pictureAction(event) {
   const kind = pictureKind(event);
   return kind && ((view) => view.help.save(kind));
 }
+
+// A view may stand where what is read is recorded; a picture would be a copy that no one knows of.
+const NO_PICTURE = "[data-no-picture]";
+const NO_PICTURE_WORDS = "no picture of the desk is saved: workbench.review exports, and records it";
 
 const TYPED_INTO = "input, textarea, select";
 
@@ -87,8 +92,8 @@ export function handleKey(view, event, find = actionOf) {
 export class Help {
   constructor(view, keys = ALL_KEYS) {
     this.view = view;
-    const rows = [...keys.slice(0, -2), ["⇧P ⇧S", "save a picture: PNG, SVG"], ...keys.slice(-2)].map(([caps, words]) =>
-      h("tr", {}, h("td", {}, ...caps.split(" ").map((c) => h("kbd", { text: c }))), h("td", { text: words })),
+    const rows = [...keys.slice(0, -2), PICTURE_KEYS, ...keys.slice(-2)].map(([caps, words]) =>
+      h("tr", { class: words === PICTURE_KEYS[1] ? "moe-saver" : null }, h("td", {}, ...caps.split(" ").map((c) => h("kbd", { text: c }))), h("td", { text: words })),
     );
     const close = h("button", { type: "button", class: "moe-button", text: "Close", onclick: () => this.close() });
     this.element = h(
@@ -104,11 +109,16 @@ export class Help {
 
   saver(name) {
     const save = () => this.save(name.toLowerCase());
-    return h("button", { type: "button", class: "moe-button", text: `Save ${name}`, onclick: save });
+    return h("button", { type: "button", class: "moe-button moe-saver", text: `Save ${name}`, onclick: save });
   }
 
   // Save a picture of the view without this list in it; what goes wrong is said here.
   async save(kind) {
+    if (this.view.root.closest(NO_PICTURE)) {
+      setText(this.said, NO_PICTURE_WORDS);
+      this.element.hidden = false;
+      return;
+    }
     this.close();
     try {
       await savePicture(this.view, kind);
