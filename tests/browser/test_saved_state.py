@@ -75,8 +75,8 @@ def test_views_are_there_and_step_after_a_restart_without_a_kernel(
     server.stop()
 
     notebook, context = opened(lab(path), browser, path)
-    notebook.close()  # the kernel that JupyterLab starts by itself
-    view = PageView(notebook, ".moe-root", 0)
+    view = PageView(notebook, ".moe-root", 0)  # made of the saved state, by which time the manager asks no kernel
+    notebook.close()  # the kernel that JupyterLab starts by itself, which ran nothing
     view.expect(token=61, layer=1)
     view.press("ArrowRight", "ArrowRight", "ArrowDown", "ArrowUp", "]", "]", "]")
     view.expect(token=63, layer=1, head=3)
