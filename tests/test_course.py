@@ -93,8 +93,9 @@ def test_right_answers_pass_and_three_dots_are_no_answer(capsys: pytest.CaptureF
     Exercise([0.25, 0.75], ["softmax"]).check(np.float32([0.25, 0.75]))
     Exercise({3, 5}, ["look"]).check({5, 3})
     Exercise("final", ["read"]).check("final")
+    Exercise(["low", "high"], ["order"]).check(["low", "high"])
     Exercise(2, ["count"]).check(...)
-    assert capsys.readouterr().out.split("\n")[:4] == ["✓ right"] * 3 + [
+    assert capsys.readouterr().out.split("\n")[:5] == ["✓ right"] * 4 + [
         "Not answered yet: put your answer in the place of the three dots."
     ]
 
@@ -115,9 +116,16 @@ def test_each_wrong_answer_brings_the_next_hint_and_not_the_answer() -> None:
     ({1}, [1], "expected a set, got a list"),
     ({1}, {2}, "the set differs"),
     ("low", "high", "the str differs"),
+    (["low", "high"], ["high", "low"], "the list differs"),
+    (["low"], "low", "expected a list, got a str"),
     (3, 4, "the number differs"),
     (3.0, 3.001, "the number differs"),
 ])  # fmt: skip
 def test_wrong_answers_of_every_kind_fail(expected: object, answer: object, words: str) -> None:
     with pytest.raises(CourseError, match=words):
         Exercise(expected, ["think"]).check(answer)
+
+
+def test_an_exercise_has_a_hint() -> None:
+    with pytest.raises(CourseError, match="expected at least one hint, got none"):
+        Exercise(1, [])

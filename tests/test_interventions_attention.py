@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from transformers.models.gpt_oss.modeling_gpt_oss import apply_rotary_pos_emb
 
 import workbench as wb
 from workbench.experiments.attention import AblateHead, MoveSink, SuppressSpan
+from workbench.experiments.described import interventions_from
 from workbench.experiments.experiment import experiment
 from workbench.experiments.experts import RouteAround
 from workbench.experiments.intervening import Intervention, intervene
@@ -245,6 +247,8 @@ def test_controls_are_other_heads_of_the_layer(odd: wb.Model) -> None:
     assert f"rank {found.rank} of 7 with random controls" in repr(found)
     hidden = experiment(odd, read, SuppressSpan((5, 12), {1: [0], 2: [3]}), generate=False, controls=2)
     assert all(control.interventions[0].describe()["tokens"] == [5, 12] for control in hidden.controls)
+    far = SuppressSpan((5, 12), elsewhere=[(14, 19), (20, 24)])
+    assert interventions_from([far.describe()]) == [replace(far, elsewhere=((14, 19), (20, 24)))]
     with pytest.raises(wb.ModelError, match="layer 0 has 0 other heads to be a control for 6; change fewer"):
         experiment(odd, read, SuppressSpan((5, 12)), generate=False, controls=1)
 

@@ -177,3 +177,10 @@ def test_axe_finds_nothing_serious(folder: Path, chromium: Browser) -> None:
     found = Axe().run(page).response["violations"]
     assert [v["id"] for v in found if v["impact"] in ("serious", "critical")] == []
     context.close()
+
+
+def test_what_names_no_channel_is_folded_and_noticed(tmp_path: Path) -> None:
+    write_html([Transcript((M("assistant", "perhaps a thought"),))], tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert " · no channel named: may be a raw chain of thought</summary>" in page
+    assert NOTICE[:40] in page

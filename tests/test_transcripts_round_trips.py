@@ -127,6 +127,15 @@ def events(items: Sequence[dict[str, Any]], places: Sequence[int]) -> list[dict[
     return found
 
 
+def test_an_item_whose_end_names_no_id_is_one_item() -> None:
+    items = [item(TranscriptMessage("assistant", text, "analysis"), number) for number, text in enumerate("ab")]
+    stream = events(items, [])
+    for event in stream:
+        if event["type"] == "response.output_item.done":
+            event["item"] = {name: value for name, value in event["item"].items() if name != "id"}
+    assert [i["content"][0]["text"] for i in join_events(stream)["output"]] == ["a", "b"]
+
+
 @given(turn=turns().filter(without_preamble), places=st.lists(st.integers(0, 40), max_size=4), data=st.data())
 @settings(deadline=None, max_examples=100)
 def test_a_response_is_read_back_whole_streamed_and_cut(

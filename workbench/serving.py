@@ -111,6 +111,8 @@ def _announce(path: Path, address: str, open_browser: bool) -> None:
 def _free_port(wanted: int | None) -> int:
     for port in range(FIRST_PORT, FIRST_PORT + _PORTS_TRIED) if wanted is None else (wanted,):
         with socket.socket() as listener:
+            if os.name == "posix":  # a server that just ended leaves its port in TIME_WAIT; one that listens keeps it
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 listener.bind(("127.0.0.1", port))
             except OSError:

@@ -28,6 +28,11 @@ class Exercise:
     tolerance: float = 1e-4
     tries: int = field(default=0, init=False)
 
+    def __post_init__(self) -> None:
+        """Raise `CourseError` where there is no hint: a wrong answer brings one."""
+        if not self.hints:
+            raise CourseError("expected at least one hint, got none")
+
     def check(self, answer: Any) -> None:
         """Print ✓ for a right answer; ``...`` is no answer yet.
 
@@ -46,7 +51,7 @@ class Exercise:
 
     def _difference(self, answer: Any) -> str | None:
         """Return in what an answer differs from what is expected, without giving it away; None where it does not."""
-        if isinstance(self.expected, set | str):
+        if isinstance(self.expected, set | str) or _holds_text(self.expected):
             return self._kind_or_content(answer)
         if isinstance(answer, str | set):
             return f"expected numbers, got a {type(answer).__name__}"
@@ -66,6 +71,10 @@ class Exercise:
         if not isinstance(answer, kind):
             return f"expected a {kind.__name__}, got a {type(answer).__name__}"
         return None if answer == self.expected else f"the {kind.__name__} differs"
+
+
+def _holds_text(expected: Any) -> bool:
+    return isinstance(expected, list | tuple) and any(isinstance(one, str) for one in expected)
 
 
 def _numbers(values: ArrayLike) -> "np.ndarray[Any, np.dtype[np.float64]]":

@@ -12,7 +12,7 @@ from typing import Any
 __all__ = ["FOLDER_VARIABLE", "Collected", "CourseError", "Guess", "collect_predictions", "record_guess"]
 
 FOLDER_VARIABLE = "WORKBENCH_PREDICTIONS"
-"""names the folder that a served class writes to; `workbench serve --predictions` sets it"""
+"""names the folder that a served class writes to; set it before `workbench serve`"""
 MOST_BYTES = 1_000_000  # of one kernel's file: what is longer was not written by a lesson
 OWN_FILE = f"{uuid.uuid4().hex}.jsonl"
 

@@ -151,11 +151,12 @@ class SuppressSpan(Intervention):
         return replace(self, heads=_other_heads(model, self.variant, self._heads(model), rng))
 
     def describe(self) -> dict[str, Any]:
-        """Return the variant, the span and the heads."""
+        """Return the variant, the span, the heads, and the spans elsewhere where any were given."""
         heads = None
         if self.heads is not None:
             heads = {str(n): None if h is None else [int(i) for i in h] for n, h in self.heads.items()}
-        return {"variant": self.variant, "tokens": _json(self.tokens), "heads": heads}
+        elsewhere = {"elsewhere": [list(span) for span in self.elsewhere]} if self.elsewhere else {}
+        return {"variant": self.variant, "tokens": _json(self.tokens), "heads": heads, **elsewhere}
 
     def _heads(self, model: Model) -> Heads:
         return dict.fromkeys(range(model.num_layers)) if self.heads is None else self.heads

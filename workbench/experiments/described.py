@@ -133,6 +133,8 @@ def _of_given(
 def _arguments(description: Mapping[str, Any]) -> dict[str, Any]:
     arguments: dict[str, Any] = {"tokens": _tokens(description["tokens"])}
     arguments |= {name: float(description[name]) for name in ("factor", "by") if name in description}
+    if "elsewhere" in description:
+        arguments["elsewhere"] = tuple((int(start), int(stop)) for start, stop in description["elsewhere"])
     if "experts" in description:
         read: Any = _pairs if description["variant"] == Swap.variant else _ints
         arguments["experts"] = {int(layer): read(of) for layer, of in description["experts"].items()}

@@ -127,7 +127,10 @@ class RayEngine:
         Raises:
             ModelError: workers that cannot load it, or load another than is here.
         """
-        found = self._get([actor.identity.remote() for actor in self._actors])
+        try:
+            found = self._get([actor.identity.remote() for actor in self._actors])
+        except self._deaths as error:
+            raise ModelError("a worker died as it loaded the model; expected memory for all, lower workers") from error
         expected = identity(self._here) if isinstance(self._here, Model) else found[0]
         other = next((each for each in found if each != expected), None)
         if other is not None:
@@ -146,7 +149,6 @@ class RayEngine:
         Raises:
             ModelError: a batch that killed its worker `TRIES` times.
         """
-        exceptions = self._ray.exceptions
         waiting, tries = deque(enumerate(batches)), Counter[int]()
         free, running = list(self._actors), dict[Any, tuple[Any, tuple[int, Sequence[Job]]]]()
         while waiting or running:
@@ -158,7 +160,7 @@ class RayEngine:
                 actor, (number, jobs) = running.pop(future)
                 try:
                     stored = self._get(future)
-                except exceptions.RayActorError as error:
+                except self._deaths as error:
                     tries[number] += 1
                     if tries[number] == TRIES:
                         raise ModelError(_killed(jobs)) from error
@@ -170,6 +172,12 @@ class RayEngine:
                 for each in stored:
                     done(each)
                 free.append(actor)
+
+    @property
+    def _deaths(self) -> tuple[type[Exception], ...]:
+        """What Ray raises for a worker that is gone; one that took too much memory is no actor error."""
+        exceptions = self._ray.exceptions
+        return exceptions.RayActorError, exceptions.OutOfMemoryError, exceptions.WorkerCrashedError
 
     def _get(self, futures: Any) -> Any:
         try:

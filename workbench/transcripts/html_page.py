@@ -23,8 +23,8 @@ class Shown(NamedTuple):
     hue: str
     text: str
     malformed: str | None
-    folded: bool
-    """of the raw chain of thought"""
+    chain: str
+    """why it is folded: it is, or may be, of the raw chain of thought; else empty"""
     code: bool
 
 
@@ -57,7 +57,7 @@ def write_html(items: Sequence[Transcript | Trace], path: str | Path) -> None:
     values: dict[str, Any] = {
         "title": sections[0].title if len(sections) == 1 else f"{len(sections):,} transcripts",
         "notice": NOTICE,
-        "has_chains": any(m.folded for section in sections for m in (*section.prompt, *section.completion)),
+        "has_chains": any(m.chain for section in sections for m in (*section.prompt, *section.completion)),
         "embedded": any(each.model in EMBEDDED_NAMES for each in transcripts),
         "sections": sections,
     }
@@ -92,6 +92,7 @@ def _shown(message: TranscriptMessage) -> Shown:
     to = f" to={message.recipient}" if told else ""
     hue = "tool" if output else name if name in CHANNELS else "unknown"
     note = f"tool call{form}" if call else "tool output" if output else ""
-    return Shown(
-        name + to, note, hue, message.text, message.malformed, message.channel == "analysis", code=call or output
-    )
+    chain = "raw chain of thought" if message.channel == "analysis" else ""
+    if said and message.channel is None and message.text:
+        chain = "no channel named: may be a raw chain of thought"
+    return Shown(name + to, note, hue, message.text, message.malformed, chain, code=call or output)

@@ -207,7 +207,8 @@ class _Items:
 
     def put(self, event: Mapping[str, Any]) -> None:
         item = dict(event["item"])
-        key = self._at[event.get("output_index")] = item.get("id") or event.get("output_index", len(self.found))
+        place = event.get("output_index", len(self.found))
+        key = self._at[place] = item.get("id") or self._at.get(place, place)
         self.found[key] = item
 
     def of(self, event: Mapping[str, Any]) -> dict[str, Any]:
