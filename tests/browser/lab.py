@@ -161,6 +161,22 @@ class LabNotebook:
         )
         self.page.wait_for_selector(f'body[data-jp-theme-light="{wanted}"]', state="attached", timeout=30_000)
 
+    def keep_widget_state(self, kept: bool) -> None:
+        """Say whether notebooks are saved with the state of their views; the server keeps it for later tests too."""
+        self.page.evaluate(
+            """async kept => {
+                const toggle = "@jupyter-widgets/jupyterlab-manager:saveWidgetState";
+                const {commands} = window.jupyterapp;
+                if (commands.isToggled(toggle) !== kept) await commands.execute(toggle);
+            }""",
+            kept,
+        )
+
+    def save(self) -> str:
+        """Save the notebook and return the file's text."""
+        self.page.evaluate("async () => { await window.jupyterapp.commands.execute('docmanager:save'); }")
+        return self.path.read_text(encoding="utf-8")
+
     def run_all(self, wait: bool = True, timeout_s: float = 300) -> None:
         """Run all cells; with `wait` return when all are done, and fail with the text of any cell's error."""
         self.page.evaluate(

@@ -280,11 +280,11 @@ def test_a_notebook_opened_again_steps_before_anything_has_run(lab_notebook: Ope
     notebook = lab_notebook(
         [SYNTHETIC, IMPORT, f"x = TraceExplorer(synthetic_trace({sizes}), token=50); x"], run=False
     )
-    page = notebook.page
-    page.evaluate("window.jupyterapp.commands.execute('@jupyter-widgets/jupyterlab-manager:saveWidgetState')")
+    notebook.keep_widget_state(True)
     notebook.run_all()
     View(notebook).expect(token=50)
-    page.evaluate("async () => { await window.jupyterapp.commands.execute('docmanager:save'); }")
+    notebook.save()
+    notebook.keep_widget_state(False)
     notebook.open()
     view = View(notebook)
     view.expect(token=50)

@@ -85,15 +85,6 @@ def reload(notebook: LabNotebook) -> None:
     notebook.open()
 
 
-def notebook_with_state(notebook: LabNotebook) -> str:
-    """Save the notebook with the state of its views, and return the file."""
-    toggle = "@jupyter-widgets/jupyterlab-manager:saveWidgetState"
-    notebook.page.evaluate("name => window.jupyterapp.commands.execute(name)", toggle)
-    notebook.page.evaluate("() => window.jupyterapp.commands.execute('docmanager:save')")
-    notebook.page.evaluate("name => window.jupyterapp.commands.execute(name)", toggle)
-    return notebook.path.read_text(encoding="utf-8")
-
-
 def restart(notebook: LabNotebook) -> None:
     panel = "const app = window.jupyterapp; const kernel = app.shell.currentWidget.sessionContext.session.kernel;"
     notebook.page.evaluate(f"async () => {{ {panel} await kernel.restart(); }}")
@@ -298,11 +289,13 @@ def test_a_hidden_chain_reaches_no_message_and_hostile_text_is_text(folder: Path
     press("Escape")
     notebook.execute(f"unseen = ReviewDesk(desk); unseen.show({hashes['a-secret']!r})")
     unseen = notebook.evaluate("unseen.model_id")
+    notebook.keep_widget_state(True)
     for _ in range(40):  # until the page has made the model of what was never shown, which is saved too
-        saved = notebook_with_state(notebook)
+        saved = notebook.save()
         if unseen in saved:
             break
         page.wait_for_timeout(500)
+    notebook.keep_widget_state(False)
     assert "widgets.review_desk.ReviewDesk" in saved
     assert unseen in saved
     for word in (*WORDS, hint, "half a thought", "moe-chain-"):
