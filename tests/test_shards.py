@@ -56,7 +56,7 @@ def test_shards_hold_every_collected_row_as_it_goes(odd: wb.Model, whole: wb.Tra
     with pytest.raises(RuntimeError, match="late"):
         capture_to(tmp_path / "t.safetensors", odd, 400, on_token=fail_late)
     assert not (tmp_path / "t.safetensors").exists()
-    part = wb.recover(tmp_path / "t.safetensors.shards")
+    part = shards.recover(tmp_path / "t.safetensors.shards")
     assert len(part) == part.num_prompt_tokens + 2 * STRETCH_ROWS + 8, "an error loses nothing that was read"
     assert part.num_prompt_tokens == whole.num_prompt_tokens
     assert part.meta["truncated"] == f"recovered after {2 * STRETCH_ROWS + 8} tokens"
@@ -80,7 +80,7 @@ def test_one_shard_opens_but_gives_no_attention(odd: wb.Model, tmp_path: Path) -
         capture_to(tmp_path / "t.safetensors", odd, 400, on_token=fail)
     shard = wb.open_trace(tmp_path / "t.safetensors.shards" / "000000.safetensors")
     assert "Reasoning" in shard.text()
-    with pytest.raises(wb.TraceError, match=r"one shard of a capture that did not finish.*wb\.recover\(folder\)"):
+    with pytest.raises(wb.TraceError, match=r"one shard of a capture that did not finish.*shards\.recover\(folder\)"):
         shard.attention(0)
 
 
@@ -179,7 +179,7 @@ def check_after_kill(path: Path, shards_before: int, expected: wb.Trace) -> int:
         assert shards_before == 0
         return 0
     assert len(finished(path)) >= shards_before
-    part = wb.recover(shards.shard_folder(path))
+    part = shards.recover(shards.shard_folder(path))
     assert_beginning(part, expected)
     return len(part)
 
@@ -197,7 +197,7 @@ def test_a_shard_that_cannot_be_written_stops_the_capture(odd: wb.Model, tmp_pat
     monkeypatch.setattr(shards, "save_trace", full)
     with pytest.raises(wb.TraceError, match=r"shard 2 of .* could not be written: .*No space left.* The 2 before it"):
         capture_to(tmp_path / "t.safetensors", odd, 460)
-    assert len(wb.recover(tmp_path / "t.safetensors.shards")) == 2 * STRETCH_ROWS
+    assert len(shards.recover(tmp_path / "t.safetensors.shards")) == 2 * STRETCH_ROWS
 
 
 def test_a_slow_disk_makes_generation_wait_not_memory_grow(odd: wb.Model, tmp_path: Path, monkeypatch: Any) -> None:
@@ -227,8 +227,8 @@ def test_a_file_that_was_being_written_is_not_taken_for_a_shard(odd: wb.Model, t
     folder.mkdir()
     (folder / ".000000.safetensors.ab12.part").write_bytes(b"half")
     with pytest.raises(wb.TraceError, match=r"t\.safetensors\.shards has no shards in it\. Expected the folder"):
-        wb.recover(folder)
-    with pytest.raises(wb.TraceError, match=r"holds a capture that did not finish\. Open it with wb\.recover"):
+        shards.recover(folder)
+    with pytest.raises(wb.TraceError, match=r"holds a capture that did not finish\. Open it with workbench\.shards\."):
         capture_to(tmp_path / "t.safetensors", odd, 5)
 
 
@@ -244,6 +244,6 @@ def test_a_missing_shard_is_named(odd: wb.Model, tmp_path: Path) -> None:
     folder = tmp_path / "t.safetensors.shards"
     (folder / "000001.safetensors").unlink()
     with pytest.raises(wb.TraceError, match=r"000002\.safetensors is not the shard that starts at token \d+"):
-        wb.recover(folder)
+        shards.recover(folder)
     with pytest.raises(wb.TraceError, match="nowhere is not a folder"):
-        wb.recover(tmp_path / "nowhere")
+        shards.recover(tmp_path / "nowhere")

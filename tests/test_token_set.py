@@ -197,8 +197,8 @@ BAD: list[tuple[Callable[[], Any], str]] = [
     (lambda: TokenSet([a_trace(shape={})]),
      "Trace 0 does not record how many experts the model has; give meta['shape'] = {'num_experts': …}"),
     (lambda: TokenSet([a_trace(shard={})]),
-     "Trace 0 is one shard of a capture that did not finish. Open its folder with wb.recover(folder) and save the "
-     "trace."),
+     "Trace 0 is one shard of a capture that did not finish. Open its folder with "
+     "workbench.shards.recover(folder) and save the trace."),
     (lambda: TokenSet(a_trace(), channel="commentary"),
      "There are no completion tokens on commentary of 1 trace of odd. Messages here: system (in 1 trace), user "
      "(in 1 trace), assistant analysis (in 1 trace), assistant final (in 1 trace). Choose another phase, channel or "

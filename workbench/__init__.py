@@ -5,12 +5,12 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from widgets.export_page import export_page
     from workbench.capturing import capture, replay
     from workbench.experiments.efforts import compare_efforts
     from workbench.experiments.sweeps import sweep
     from workbench.families import ModelError
     from workbench.model import Model, load
-    from workbench.shards import recover
     from workbench.sizing import estimate
     from workbench.spec import CaptureSpec
     from workbench.store import TraceStore
@@ -29,9 +29,9 @@ __all__ = [
     "capture",
     "compare_efforts",
     "estimate",
+    "export_page",
     "load",
     "open_trace",
-    "recover",
     "replay",
     "sweep",
 ]
@@ -41,28 +41,28 @@ __version__ = version("moe-workbench")
 # Names are looked up at first use: opening a trace must not wait for torch. No module may be named as a function
 # here is (hence `capturing`): importing it would put the module in the function's place.
 _HOME = {
-    "CaptureSpec": "spec",
-    "Model": "model",
-    "ModelError": "families",
-    "Trace": "trace",
-    "TraceError": "trace",
-    "TraceStore": "store",
-    "ask": "transcripts.asking",
-    "capture": "capturing",
-    "compare_efforts": "experiments.efforts",
-    "estimate": "sizing",
-    "load": "model",
-    "open_trace": "trace_file",
-    "recover": "shards",
-    "replay": "capturing",
-    "sweep": "experiments.sweeps",
+    "CaptureSpec": "workbench.spec",
+    "Model": "workbench.model",
+    "ModelError": "workbench.families",
+    "Trace": "workbench.trace",
+    "TraceError": "workbench.trace",
+    "TraceStore": "workbench.store",
+    "ask": "workbench.transcripts.asking",
+    "capture": "workbench.capturing",
+    "compare_efforts": "workbench.experiments.efforts",
+    "estimate": "workbench.sizing",
+    "export_page": "widgets.export_page",
+    "load": "workbench.model",
+    "open_trace": "workbench.trace_file",
+    "replay": "workbench.capturing",
+    "sweep": "workbench.experiments.sweeps",
 }
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"workbench has no {name!r}; it has {', '.join(__all__)}")
-    value = getattr(import_module(f"workbench.{_HOME[name]}"), name)
+    value = getattr(import_module(_HOME[name]), name)
     globals()[name] = value
     return value
 

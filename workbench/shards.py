@@ -60,8 +60,8 @@ class ShardWriter:
         """Make the folder and listen to the collector."""
         if self.folder.exists() and any(self.folder.iterdir()):
             raise TraceError(
-                f"{self.folder} holds a capture that did not finish. Open it with wb.recover({str(self.folder)!r}), "
-                "save what you need, and remove the folder."
+                f"{self.folder} holds a capture that did not finish. Open it with "
+                f"workbench.shards.recover({str(self.folder)!r}), save what you need, and remove the folder."
             )
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -83,7 +83,7 @@ class ShardWriter:
         except (TraceError, OSError) as error:
             raise TraceError(
                 f"shard {self._count} of {self.folder} could not be written: {error} "
-                f"The {self._count} before it are good: wb.recover({str(self.folder)!r})."
+                f"The {self._count} before it are good: workbench.shards.recover({str(self.folder)!r})."
             ) from error
 
     def _write(self, arrays: Arrays) -> None:

@@ -323,7 +323,7 @@ class Trace:
         if "shard" in self.meta:
             raise TraceError(
                 "This file is one shard of a capture that did not finish, so attention lacks the keys of the shards "
-                "before it. Open the folder with wb.recover(folder)."
+                "before it. Open the folder with workbench.shards.recover(folder)."
             )
         captured = [n for n in self.layers("queries") if n in self.layers("keys")]
         if captured and not len(self.meta.get("attention", {}).get("windows", ())) > max(captured):

@@ -248,7 +248,7 @@ def _facts(trace: Trace, at: int) -> _Facts:
     if "shard" in trace.meta:
         raise TraceError(
             f"{_which(trace, at)} is one shard of a capture that did not finish. Open its folder with "
-            "wb.recover(folder) and save the trace."
+            "workbench.shards.recover(folder) and save the trace."
         )
     if "expert_indices" not in trace.arrays:
         raise TraceError(
