@@ -7,6 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from workbench.course.predictions import FOLDER_VARIABLE
 from workbench.serving import FIRST_PORT, ServingError, serve_notebook
 from workbench.terminal import printable
 
@@ -21,7 +22,8 @@ REVIEW_EXAMPLES = """examples:
 
 SERVE_EXAMPLES = """examples:
   workbench serve lesson.ipynb
-  workbench serve lesson.ipynb --no-browser --port 8900"""
+  workbench serve lesson.ipynb --no-browser --port 8900
+  workbench serve lesson.ipynb --predictions class-of-today"""
 
 _FILTERS = {
     "model": "captured from this model",
@@ -60,6 +62,9 @@ def add(commands: Any) -> None:
     )
     serve.add_argument("notebook", type=Path)
     _server_options(serve)
+    serve.add_argument(
+        "--predictions", type=Path, metavar="FOLDER", help="keep what the class predicts there; made if need be"
+    )
     serve.set_defaults(run=_serve)
 
 
@@ -160,4 +165,7 @@ def _served(catalogue: Any, options: argparse.Namespace) -> Any:
 
 
 def _serve(options: argparse.Namespace) -> None:
+    if options.predictions is not None:
+        options.predictions.mkdir(parents=True, exist_ok=True)
+        os.environ[FOLDER_VARIABLE] = str(options.predictions.resolve())  # the kernels' too
     serve_notebook(options.notebook, port=options.port, open_browser=not options.no_browser)

@@ -16,13 +16,17 @@ request left 127.0.0.1. `lab_server.root` is the folder that kernels run in, for
 Missing Chromium is an error, never a skip.
 """
 
+import os
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import psutil
 import pytest
-from lab import Heard, LabNotebook, LabServer, OpenNotebook, start_lab, write_notebook
+from lab import Heard, LabNotebook, LabServer, OpenNotebook, Serve, start_lab, write_notebook
 from playwright.sync_api import Browser, Playwright, sync_playwright
 
 CHROMIUM_ARGUMENTS = [
@@ -96,3 +100,24 @@ def lab_notebook(lab_server: LabServer, browser: Browser, request: pytest.Fixtur
         notebook.page.context.close()
     foreign = [url for notebook in opened for url in notebook.heard.foreign_requests()]
     assert not foreign, f"requests left this machine: {foreign}"
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Iterator[Serve]:
+    """Run `workbench ...` and return the address it prints, and its process."""
+    running: list[subprocess.Popen[str]] = []
+
+    def run(*arguments: str) -> tuple[str, psutil.Process]:
+        command = [Path(sys.executable).with_name("workbench"), *arguments, "--no-browser"]
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "IPYTHONDIR": str(tmp_path / "ipython")}
+        process = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True)
+        running.append(process)
+        assert process.stdout is not None
+        return process.stdout.readline().split(" is at ")[1].strip(), psutil.Process(process.pid)
+
+    yield run
+    for process in running:
+        process.terminate()
+        assert process.wait(30) == 0
+        assert process.stdout is not None
+        process.stdout.close()

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
 
+import psutil
 from playwright.sync_api import BrowserContext, ConsoleMessage, Dialog, Error, Locator, Page
 
 SCREENSHOTS = Path(__file__).parents[2] / "artifacts" / "screenshots"
@@ -283,3 +284,4 @@ def write_notebook(path: Path, cells: Sequence[str]) -> Path:
 
 
 OpenNotebook = Callable[..., LabNotebook]
+Serve = Callable[..., tuple[str, psutil.Process]]

@@ -1,15 +1,10 @@
 """`workbench review` for people who do not code: a real Voilà in a real Chromium, two people at two browsers."""
 
-import os
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
-import psutil
-import pytest
-from lab import Heard, write_notebook
+from lab import Heard, Serve, write_notebook
 from playwright.sync_api import Browser, Page, expect
 from reviewing import folder_of
 
@@ -17,28 +12,6 @@ from workbench.catalogue import Catalogue
 from workbench.review import Reviewer, begin_review, open_desk
 
 HOSTILE = "it's \"<img src=x onerror=alert(1)>\"'); alert(2); ('</script></title>"
-Serve = Callable[..., tuple[str, psutil.Process]]
-
-
-@pytest.fixture
-def serve(tmp_path: Path) -> Iterator[Serve]:
-    """Run `workbench ...` and return the address it prints, and its process."""
-    running: list[subprocess.Popen[str]] = []
-
-    def run(*arguments: str) -> tuple[str, psutil.Process]:
-        command = [Path(sys.executable).with_name("workbench"), *arguments, "--no-browser"]
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "IPYTHONDIR": str(tmp_path / "ipython")}
-        process = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True)
-        running.append(process)
-        assert process.stdout is not None
-        return process.stdout.readline().split(" is at ")[1].strip(), psutil.Process(process.pid)
-
-    yield run
-    for process in running:
-        process.terminate()
-        assert process.wait(30) == 0
-        assert process.stdout is not None
-        process.stdout.close()
 
 
 def opened(browser: Browser, address: str, heard: Heard) -> Page:

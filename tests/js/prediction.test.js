@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { judged, numberWords } from "../../widgets/js/prediction_words.js";
+import { counted, judged, numberWords } from "../../widgets/js/prediction_words.js";
 
 test("numbers are shown with their unit, choices as they are", () => {
   assert.equal(numberWords(2, "experts"), "2 experts");
@@ -18,4 +18,12 @@ test("how far off", () => {
   assert.equal(judged(-1, 4), "→ 5 too low");
   assert.equal(judged(3, 0), "→ 3 too high");
   assert.equal(judged("yes", "no"), "→ measured otherwise");
+});
+
+test("how much was read of a class", () => {
+  const of = (n) => ({ guesses: Array(n).fill(["ada", 1, ""]) });
+  assert.equal(counted([], 0), "nobody has guessed yet");
+  assert.equal(counted([of(1)], 0), "1 guess at 1 question");
+  assert.equal(counted([of(2), of(3)], 1), "5 guesses at 2 questions; 1 line could not be read");
+  assert.equal(counted([], 2), "nobody has guessed yet; 2 lines could not be read");
 });

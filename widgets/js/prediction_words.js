@@ -16,3 +16,12 @@ export function judged(guess, answer) {
   const times = factor > 0 && Number.isFinite(factor) ? `, ${numberWords(Math.max(factor, 1 / factor), "")} times` : "";
   return `→ ${off} too ${guess > answer ? "high" : "low"}${times}`;
 }
+
+// What was read of a class, and how much of it could not be.
+export function counted(questions, unreadable) {
+  const guesses = questions.reduce((sum, { guesses }) => sum + guesses.length, 0);
+  const read = guesses
+    ? `${guesses} guess${guesses === 1 ? "" : "es"} at ${questions.length} question${questions.length === 1 ? "" : "s"}`
+    : "nobody has guessed yet";
+  return unreadable ? `${read}; ${unreadable} line${unreadable === 1 ? "" : "s"} could not be read` : read;
+}

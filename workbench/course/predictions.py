@@ -14,6 +14,7 @@ __all__ = ["FOLDER_VARIABLE", "Collected", "CourseError", "Guess", "collect_pred
 FOLDER_VARIABLE = "WORKBENCH_PREDICTIONS"
 """names the folder that a served class writes to; set it before `workbench serve`"""
 MOST_BYTES = 1_000_000  # of one kernel's file: what is longer was not written by a lesson
+LARGEST = 1e15  # of a number: beyond it counts and parameters are no longer told apart, nor can they be drawn
 OWN_FILE = f"{uuid.uuid4().hex}.jsonl"
 
 
@@ -49,6 +50,8 @@ class Guess:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | float | str):
                 raise CourseError(f"expected a number or a text as {name}, got {type(value).__name__}")
+            if not isinstance(value, str) and not abs(value) <= LARGEST:
+                raise CourseError(f"expected a number of at most {LARGEST:g} as {name}, got {value}")
 
 
 @dataclass(frozen=True)
