@@ -23,7 +23,7 @@ REVIEW_EXAMPLES = """examples:
 SERVE_EXAMPLES = """examples:
   workbench serve lesson.ipynb
   workbench serve lesson.ipynb --no-browser --port 8900
-  workbench serve lesson.ipynb --predictions class-of-today"""
+  workbench serve lesson.ipynb --ready 10 --predictions class-of-today"""
 
 _FILTERS = {
     "model": "captured from this model",
@@ -64,6 +64,9 @@ def add(commands: Any) -> None:
     _server_options(serve)
     serve.add_argument(
         "--predictions", type=Path, metavar="FOLDER", help="keep what the class predicts there; made if need be"
+    )
+    serve.add_argument(
+        "--ready", type=int, default=0, metavar="N", help="run the notebook in N kernels before the class comes"
     )
     serve.set_defaults(run=_serve)
 
@@ -168,4 +171,5 @@ def _serve(options: argparse.Namespace) -> None:
     if options.predictions is not None:
         options.predictions.mkdir(parents=True, exist_ok=True)
         os.environ[FOLDER_VARIABLE] = str(options.predictions.resolve())  # the kernels' too
-    serve_notebook(options.notebook, port=options.port, open_browser=not options.no_browser)
+    browser = not options.no_browser
+    serve_notebook(options.notebook, port=options.port, open_browser=browser, ready=options.ready)

@@ -23,6 +23,7 @@ __all__ = ["FIRST_PORT", "ServingError", "serve_notebook"]
 FIRST_PORT = 8866
 _PORTS_TRIED = 50
 _CULL_EVERY = 30  # seconds
+_REFILL_AFTER = 30.0  # seconds: a class that comes all at once has the processor to itself
 # Voilà's page has scripts in its text, and anywidget imports modules from blobs; no source lies elsewhere.
 _CONTENT_SECURITY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; style-src 'self' 'unsafe-inline'; "
@@ -45,7 +46,9 @@ class ServingError(ValueError):
     """A notebook cannot be served: Voilà is not installed, or the port is taken."""
 
 
-def serve_notebook(path: Path, *, port: int | None = None, open_browser: bool = True, idle: int = 300) -> None:
+def serve_notebook(
+    path: Path, *, port: int | None = None, open_browser: bool = True, idle: int = 300, ready: int = 0
+) -> None:
     """Serve a notebook in this process, without its code, until it is stopped.
 
     It listens on loopback only, behind a new token. Settings of the user and of the folder are not read: a
@@ -56,9 +59,11 @@ def serve_notebook(path: Path, *, port: int | None = None, open_browser: bool = 
         port: default: 8866, or the next free one.
         open_browser: as soon as it listens.
         idle: seconds after which a kernel without a browser is stopped; one whose page is closed stops at once.
+        ready: how many kernels run the notebook before anyone comes. A browser that finds one waits for nothing;
+            half a minute later another one is begun in its place.
 
     Raises:
-        ServingError: Voilà is not installed, or the port is taken.
+        ServingError: Voilà is not installed, the port is taken, or ``ready`` is negative.
         FileNotFoundError: no such notebook.
     """
     if not path.is_file():
@@ -67,21 +72,24 @@ def serve_notebook(path: Path, *, port: int | None = None, open_browser: bool = 
         raise ServingError(
             'This needs Voilà, which is not installed. Install it with: pip install "moe-workbench[serve]"'
         )
+    if ready < 0:
+        raise ServingError(f"expected a number of kernels to have ready, got {ready}")
     port, token = _free_port(port), secrets.token_urlsafe(24)
     with _template():
-        app = _app(path.resolve(), port, token, idle)
+        app = _app(path.resolve(), port, token, idle, ready)
         address = f"http://127.0.0.1:{port}/?token={token}"
         app.launch_browser = lambda: _announce(path, address, open_browser)  # called as soon as it listens
         app.initialize([])
         app.start()
 
 
-def _app(path: Path, port: int, token: str, idle: int) -> Any:
+def _app(path: Path, port: int, token: str, idle: int, ready: int) -> Any:
     from traitlets.config import Config
     from voila.app import Voila  # takes a second to import
 
     culling = {"cull_idle_timeout": idle, "cull_interval": _CULL_EVERY, "cull_connected": False}
-    page = {"template": _TEMPLATE, "allow_template_override": "NO", "allow_theme_override": "NO"}
+    page: dict[str, Any] = {"template": _TEMPLATE, "allow_template_override": "NO", "allow_theme_override": "NO"}
+    page |= {"preheat_kernel": ready > 0, "default_pool_size": ready}
     settings = {
         "headers": {"Content-Security-Policy": _CONTENT_SECURITY.format(port=port), "Referrer-Policy": "no-referrer"},
         "allow_remote_access": False,  # a name that resolves to loopback is no reason to answer
@@ -98,7 +106,13 @@ def _app(path: Path, port: int, token: str, idle: int) -> Any:
         config_file_paths=[],
         tornado_settings=settings,
         log_level=logging.WARNING,
-        config=Config({"MappingKernelManager": culling, "VoilaConfiguration": page}),
+        config=Config(
+            {
+                "MappingKernelManager": culling,
+                "VoilaConfiguration": page,
+                "VoilaKernelManager": {"fill_delay": _REFILL_AFTER},
+            }
+        ),
     )
 
 
