@@ -1,5 +1,5 @@
 # make lab    install and open JupyterLab on the first notebook
-# make test   install what the tests need and run them all
+# make test   install what the tests need and run them all: those without a browser in parallel, then the others
 # make lint   ruff and mypy
 # make model  train the embedded model from its fixed seed (about an hour on two cores; resumes)
 # make bench  the benchmarks, each with its comparison in the same run
@@ -17,7 +17,8 @@ lab: $(VENV)/installed
 	$(BIN)/workbench lab
 
 test: $(VENV)/installed-test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --ignore tests/browser
+	$(BIN)/python -m pytest tests/browser
 
 lint: $(VENV)/installed-test
 	$(BIN)/ruff check .
