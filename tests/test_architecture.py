@@ -23,6 +23,7 @@ HEAVY = {"torch", "transformers", "nnsight", "accelerate", "pandas", "ray"}
 INSIDE_FUNCTIONS = {
     ("workbench.trace", "workbench.trace_file"): "trace.save(): the file format sits downstream of the trace",
     ("workbench.capturing", "widgets.live_view"): "capture(show=True) is asked for a view, and nothing else needs one",
+    ("workbench.remote", "workbench.ndif"): "nnsight's client is loaded where a model is elsewhere",
 }
 
 
@@ -158,6 +159,8 @@ def test_widgets_are_handed_what_they_show(name: str) -> None:
         allowed |= {"workbench.page"}
     if name in ("widgets.prediction", "widgets.class_predictions"):
         allowed |= {"workbench.course.predictions"}
+    if name == "widgets.training_view":
+        allowed |= {"workbench.course.training_steps"}
     assert own(name) <= allowed | {*of("workbench.analysis", "widgets")}
     assert not reached(name) & HEAVY
 
