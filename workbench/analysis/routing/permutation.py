@@ -30,7 +30,7 @@ class PermutationTest:
     p_values: Labelled
     """[layer, expert] float64, corrected for the family of all layers × experts"""
     threshold: float
-    """a cell is significant at 5 %, family-wise, where |delta| is above it"""
+    """a cell is significant at 5 %, family-wise, where ``|delta|`` is above it"""
     num_traces_a: int
     num_traces_b: int
     num_permutations: int
@@ -54,7 +54,7 @@ def permutation_test(
     """Test the contrast of two sets of traces: would it be as large if the sets were told apart at random?
 
     The labels of whole traces are permuted, as the tokens of one trace depend on one another; the statistic is the
-    maximum of |Δ| over layers × experts, so that the chance of any false cell is 5 % (Westfall and Young, 1993;
+    maximum of ``|Δ|`` over layers × experts, so that the chance of any false cell is 5 % (Westfall and Young, 1993;
     Nichols and Holmes, 2002). All labellings are gone through where there are at most ``num_permutations``; of random
     ones ``p = (1 + #) / (1 + n)`` (Phipson and Smyth, 2010).
 
