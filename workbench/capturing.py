@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import torch
 from transformers import DynamicCache
 
-from workbench import harmony
+from workbench import harmony, remote
 from workbench.assemble import assemble, describe, special_ids
 from workbench.collect import Collector
 from workbench.families import ModelError
@@ -126,6 +126,16 @@ def capture_tokens(
     prompt = len(known) if num_prompt_tokens is None else num_prompt_tokens
     source = "live" if prompt == len(known) else f"live, tokens {prompt}–{len(known) - 1} replay"
     sampling = {"temperature": temperature, "top_p": 1.0, "seed": seed, "max_new_tokens": limit}
+    if model.remote:
+        if show or on_token is not None:
+            raise ModelError(
+                "show=True and on_token= follow a rollout token by token, but from elsewhere it comes as a whole; "
+                "leave them out"
+            )
+        trace = remote.capture(model, spec, known, prompt, {**facts, "sampling": sampling})
+        if path:
+            trace.save(path)
+        return trace
     display = _live_view(str(facts["question"])) if show else None
     run = Rollout(model, known, limit, temperature, seed, _listener(model, known, display, on_token))
     started = time.monotonic()
@@ -199,6 +209,11 @@ def replay(
         )
     if force_routing and not isinstance(transcript, Trace):
         raise ModelError("force_routing needs a trace with recorded experts, got tokens or messages")
+    if model.remote:
+        if force_routing:
+            raise ModelError("force_routing writes to routers that are here; load the model without remote=")
+        trace = remote.replay(model, spec, token_ids, num_prompt_tokens, {"question": question, "effort": effort})
+        return _beside_the_recorded(trace, transcript, False) if isinstance(transcript, Trace) else trace
     forcing = forced_routing(model, transcript) if force_routing and isinstance(transcript, Trace) else nullcontext()
     started = time.monotonic()
     # The forcing hooks come last, after the self-check, so the recorder reads the choice the router itself made.

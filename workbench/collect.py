@@ -18,7 +18,7 @@ from workbench.ring import STRETCH_ROWS, Ring, Stretch
 from workbench.spec import CaptureSpec
 from workbench.trace import DIMS
 
-__all__ = ["Collector"]
+__all__ = ["Collector", "to_numpy"]
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -178,7 +178,7 @@ class Collector:
 
     def _receive(self, stretch: Stretch) -> None:
         """Take a stretch off the device; in the writer thread."""
-        rows = {n: np.moveaxis(_to_numpy(tensor), 0, _row_dim(n)) for n, tensor in stretch.receive().items()}
+        rows = {n: np.moveaxis(to_numpy(tensor), 0, _row_dim(n)) for n, tensor in stretch.receive().items()}
         self._check_finite(rows.pop("finite"), stretch.start)
         chunk = self._align(rows, stretch.length)
         for name, array in chunk.items():
@@ -233,7 +233,7 @@ class Collector:
     def sink_logits(self) -> Arrays:
         """Return ``sink_logits`` [layer, head] of the layers captured; nothing in families without sinks."""
         sinks = [self.model.sink_logits(layer) for layer in self.plan.attention]
-        found = [_to_numpy(s) for s in sinks if s is not None]
+        found = [to_numpy(s) for s in sinks if s is not None]
         return {"sink_logits": np.stack(found)} if found else {}
 
 
@@ -245,7 +245,7 @@ def _row_dim(name: str) -> int:
     return DIMS[name].index("token") if name in DIMS else 0
 
 
-def _to_numpy(tensor: Tensor) -> NDArray[Any]:
+def to_numpy(tensor: Tensor) -> NDArray[Any]:
     """Copy to numpy in the tensor's own dtype; bfloat16 comes from ml_dtypes."""
     tensor = tensor.detach().cpu().contiguous()
     if tensor.dtype == torch.bfloat16:

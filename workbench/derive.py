@@ -10,7 +10,7 @@ from workbench.hooks import HookPlan
 from workbench.model import Model
 from workbench.spec import CaptureSpec
 
-__all__ = ["Past", "derive", "row_logsumexp"]
+__all__ = ["Past", "attend", "derive", "describe_draws", "rank_experts", "read_lens", "row_logsumexp"]
 
 KEY_BLOCK = 2048
 """Keys kept in one tensor: longer ones would be copied whole again and again as a sequence grows."""
@@ -35,20 +35,21 @@ def derive(
         targets: the tokens drawn after each row; one fewer than rows where the last row is the end of the sequence.
         past: as returned for the rows before.
     """
-    found = _draws(seen["logits"][: len(targets)], targets, spec.top)
+    found = describe_draws(seen["logits"][: len(targets)], targets, spec.top)
     if plan.router:
-        found |= _router(model, seen)
+        found |= rank_experts(model, seen)
     if plan.residual:
         found["residual"] = seen["residual"]
         if "lens_token_ids" in spec.wanted():
-            found |= _lens(model, seen["residual"], spec.lens_top)
+            found |= read_lens(seen["residual"], model.unembed, int(model.config.vocab_size), spec.lens_top)
     if plan.attention:
-        attention, past = _attention(model, plan, seen, past)
+        sinks = [model.sink_logits(layer) for layer in plan.attention]
+        attention, past = attend(model, plan, seen, sinks, past)
         found |= attention
     return found, past
 
 
-def _draws(logits: Tensor, targets: Sequence[int], top: int) -> dict[str, Tensor]:
+def describe_draws(logits: Tensor, targets: Sequence[int], top: int) -> dict[str, Tensor]:
     """Describe the distributions that the targets were drawn from."""
     logprobs = torch.log_softmax(logits.float(), dim=-1)
     target = torch.tensor(targets, dtype=torch.long).to(logits.device, non_blocking=True)
@@ -61,7 +62,8 @@ def _draws(logits: Tensor, targets: Sequence[int], top: int) -> dict[str, Tensor
     }
 
 
-def _router(model: Model, seen: Seen) -> dict[str, Tensor]:
+def rank_experts(model: Model, seen: Seen) -> dict[str, Tensor]:
+    """Put what the routers gave in rank order, in the dtypes of a trace."""
     weights, indices = seen["expert_weights"], seen["expert_indices"]
     if not model.family.ranked:
         weights, order = weights.sort(dim=-1, descending=True, stable=True)
@@ -70,12 +72,12 @@ def _router(model: Model, seen: Seen) -> dict[str, Tensor]:
     return {"router_logits": seen["router_logits"], "expert_weights": weights, "expert_indices": indices.to(dtype)}
 
 
-def _lens(model: Model, residual: Tensor, top: int) -> dict[str, Tensor]:
+def read_lens(residual: Tensor, unembed: Callable[[Tensor], Tensor], vocab_size: int, top: int) -> dict[str, Tensor]:
     """Read every layer's residual [row, layer, d_model] as a prediction of the next token."""
-    block = max(1, LENS_BLOCK_BYTES // (4 * residual.shape[1] * int(model.config.vocab_size)))
+    block = max(1, LENS_BLOCK_BYTES // (4 * residual.shape[1] * vocab_size))
     ids, logprobs = [], []
     for rows in torch.split(residual, block):
-        logits = model.unembed(rows).to(rows.device)  # a model spread over devices may answer on another
+        logits = unembed(rows).to(rows.device)  # a model spread over devices may answer on another
         ranked = logits.topk(top, dim=-1)
         ids.append(ranked.indices.int())
         logprobs.append((ranked.values.float() - _logsumexp(logits.float())[..., None]).half())
@@ -91,7 +93,9 @@ def _logsumexp(values: Tensor) -> Tensor:
     return values.sub_(top).exp_().sum(-1).log_().add_(top[..., 0])
 
 
-def _attention(model: Model, plan: HookPlan, seen: Seen, past: Past) -> tuple[dict[str, Tensor], Past]:
+def attend(
+    model: Model, plan: HookPlan, seen: Seen, sink_logits: Sequence[Tensor | None], past: Past
+) -> tuple[dict[str, Tensor], Past]:
     """Rotate queries and keys [layer, head, row, d_head] as the model does; add each row's log-sum-exp."""
     cos, sin = seen["rotary_cos"][None], seen["rotary_sin"][None]
     rotate = _rotary_function(model)
@@ -104,7 +108,7 @@ def _attention(model: Model, plan: HookPlan, seen: Seen, past: Past) -> tuple[di
     sums, kept = [], {}
     for at, layer in enumerate(plan.attention):
         blocks, window = _append(past.get(layer, ()), k[at]), windows[layer]
-        sums.append(row_logsumexp(q[at], blocks, model.sink_logits(layer), scale=scale, window=window))
+        sums.append(row_logsumexp(q[at], blocks, sink_logits[at], scale=scale, window=window))
         kept[layer] = blocks if window is None else (torch.cat(blocks, dim=1)[:, 1 - window :],) if window > 1 else ()
     return {"queries": q, "keys": k, "attention_logsumexp": torch.stack(sums, dim=1)}, kept
 

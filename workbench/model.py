@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -14,6 +14,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from workbench.addresses import check_remote
 from workbench.families import Family, ModelError, family_of, has_router, known_families
 from workbench.original_layout import is_original, original_config, original_weights
 from workbench.trace import EMBEDDED_NAMES
@@ -51,6 +52,10 @@ class Model:
     """what changes the model now, as traces made meanwhile record it; `workbench.experiments` writes it"""
     changed_from: int | None = field(default=None, repr=False)
     """where those changes take the completion to begin; None where they do not ask"""
+    remote: bool | str = False
+    """where it runs: here; True: on NDIF; an address: on that server; "local": here, on the way to a server"""
+    edits: Callable[[Sequence[int]], Mapping[tuple[int, str], Any]] | None = field(default=None, repr=False)
+    """where it runs elsewhere, what changes it while it reads some tokens; `workbench.experiments` writes it"""
     _weights_hash: str | None = field(default=None, repr=False)
 
     @property
@@ -196,11 +201,17 @@ class Model:
         """Say what is loaded, in one line."""
         experts = f" x {self.num_experts} experts, top-{self.top_k}" if self.router_layers else ", dense"
         shape = f"{self.num_layers} layers{experts}"
-        return f"<Model {self.name} ({self.family.name}): {shape}, {self.dtype} on {self.device}>"
+        where = f"{self.dtype} on {self.device}" if self.remote in (False, "local") else "runs elsewhere"
+        return f"<Model {self.name} ({self.family.name}): {shape}, {where}>"
 
 
 def load(
-    model: Any = EMBEDDED, *, tokenizer: Any = None, device: str | torch.device | None = None, dtype: Any = "auto"
+    model: Any = EMBEDDED,
+    *,
+    tokenizer: Any = None,
+    device: str | torch.device | None = None,
+    dtype: Any = "auto",
+    remote: bool | str = False,
 ) -> Model:
     """Load a mixture-of-experts model for capture.
 
@@ -211,16 +222,26 @@ def load(
         tokenizer: required for a model in memory; otherwise loaded beside the weights.
         device: where to put it; default: the first GPU if there is one, else the CPU. Not used for a model in memory.
         dtype: ``"auto"`` keeps the checkpoint's, except that the embedded model runs in float32.
+        remote: True for a model that is resident on NDIF, or the address of another such server: only the
+            configuration and the tokenizer are loaded, and capture, replay and experiments run there. ``"local"``
+            loads it here and goes the same way without a server. See docs/remote.md.
 
     Raises:
         ModelError: unknown name, folder without config, unknown family, missing tokenizer or one of another model,
             weights that are damaged, pickled or not those of the config.
     """
+    if remote:
+        check_remote(remote)
     if isinstance(model, nn.Module):
-        return _wrap(model, tokenizer)
-    if not isinstance(model, str | Path):
+        found = _wrap(model, tokenizer)
+    elif not isinstance(model, str | Path):
         raise ModelError(f"expected a name, a folder or a transformers model, got {type(model).__name__}")
-    return _load_pretrained(str(model), tokenizer, device, dtype)
+    elif remote and remote != "local":
+        return _load_elsewhere(str(model), tokenizer, remote)
+    else:
+        found = _load_pretrained(str(model), tokenizer, device, dtype)
+    found.remote = remote
+    return found
 
 
 def load_tokenizer(name: str = EMBEDDED) -> Any:
@@ -305,6 +326,25 @@ def _load_pretrained(name: str, tokenizer: Any, device: Any, dtype: Any) -> Mode
     _check_weights(name, info)
     _check_tokenizer(name, hf, tokenizer)
     return Model(hf.train(False), tokenizer, family, name, folder, getattr(config, "_commit_hash", None))
+
+
+def _load_elsewhere(name: str, tokenizer: Any, remote: bool | str) -> Model:
+    """Build a model without weights, by nnsight, whose names for its parts are those of the server's."""
+    from nnsight.modeling.transformers import TransformersModel
+    from transformers import AutoConfig, AutoTokenizer
+
+    source, _ = _locate(name)
+    with _reading(name, "config.json", f"Expected a known family: {known_families()}. {NO_CODE}\n{KNOWN_NAMES}"):
+        family = family_of(AutoConfig.from_pretrained(source, trust_remote_code=False))
+    with _reading(name, "the tokenizer", "Put tokenizer.json beside the weights, or pass load(..., tokenizer=...)."):
+        tokenizer = tokenizer or AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+    with _reading(name, "the configuration", "Check that nnsight and transformers know this model."):
+        lm = TransformersModel(source, task="text-generation", tokenizer=tokenizer)
+    hf: Any = lm._module
+    _check_tokenizer(name, hf, tokenizer)
+    found = Model(hf.train(False), tokenizer, family, name, remote=remote)
+    found.__dict__["nnsight"] = lm
+    return found
 
 
 def _tokenizer_folder(folder: Path) -> Path:

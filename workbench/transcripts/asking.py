@@ -4,7 +4,6 @@ What is sent goes to the host of the address and nowhere else: plain HTTP on loo
 refused, replies bounded in size. A key is read from the environment variable that is named, or none is sent.
 """
 
-import ipaddress
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -12,6 +11,7 @@ from importlib import import_module
 from typing import Any
 from urllib.parse import urlsplit
 
+from workbench.addresses import is_loopback
 from workbench.transcripts.completions import join_chunks, read_completion, sent
 from workbench.transcripts.responses import join_events, read_response
 from workbench.transcripts.transcript import Transcript, TranscriptError, quote
@@ -142,18 +142,11 @@ def _check_address(url: str, plain_http: bool) -> None:
             )
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise TranscriptError(f"expected an address such as http://127.0.0.1:8000/v1, got {quote(url)}")
-    if parts.scheme == "http" and not plain_http and not _is_loopback(parts.hostname):
+    if parts.scheme == "http" and not plain_http and not is_loopback(parts.hostname):
         raise TranscriptError(
             f"expected https for {parts.hostname}, which is not this machine: plain HTTP can be read on the way. "
             "Where that is meant, pass plain_http=True."
         )
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _key(variable: str | None) -> str | None:
@@ -179,7 +172,7 @@ class _Client:
         self._error, self._key, self._url = openai.OpenAIError, key, url
         self._refused = type("Refused", (openai.OpenAIError,), {})  # the client neither retries nor wraps its own
         self._max_bytes = max_bytes
-        loopback = _is_loopback(urlsplit(url).hostname or "")
+        loopback = is_loopback(urlsplit(url).hostname or "")
         hooks = {"request": [self._before], "response": [self._after]}
         # No proxy of the environment for this machine.
         http_client = openai.DefaultHttpxClient(event_hooks=hooks, trust_env=not loopback)

@@ -1,0 +1,315 @@
+"""A model that is resident elsewhere: what a forward of it shows and what it generates, through nnsight.
+
+Nothing is sent before a capture, a replay or an experiment asks for it. What is sent then are the token ids, the
+source of `workbench.remote_job` and, for an experiment, of its changes. ``"local"`` goes the same way inside this
+process: the job is packed, unpacked where our own modules are hidden, and run on weights that are here.
+"""
+
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib.metadata import version
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from transformers import GenerationConfig
+
+from workbench import remote_job
+from workbench.addresses import check_remote
+from workbench.assemble import assemble, describe
+from workbench.collect import Collector, to_numpy
+from workbench.derive import attend, rank_experts
+from workbench.families import ModelError
+from workbench.hooks import HookPlan, Recorder
+from workbench.model import Model
+from workbench.sizing import capture_bytes
+from workbench.spec import CaptureSpec
+from workbench.trace import Trace
+
+__all__ = ["capture", "comparison", "replay"]
+
+KEY_VARIABLE, HOST_VARIABLE, HOST = "NDIF_API_KEY", "NDIF_HOST", "https://api.ndif.us"
+
+SPARE_BYTES = 64 << 20
+"""of a reply, above the arrays that were asked for"""
+
+
+class RemoteCollector(Collector):
+    """Holds what one forward elsewhere showed, as if it had been collected here."""
+
+    def __init__(self, model: Model, spec: CaptureSpec) -> None:
+        """Start with no rows."""
+        super().__init__(model, spec, Recorder(seams={"router": "nnsight"} if spec.plan(model).router else {}))
+        self.dtype = ""
+        """of the activations there"""
+        self._sinks: dict[str, NDArray[Any]] = {}
+
+    def read(self, token_ids: Sequence[int]) -> None:
+        """Have the whole sequence read in one forward, and keep what is sent back.
+
+        Raises:
+            ModelError: no key, no such model, no connection, a job that failed, or a reply that is not what was asked.
+        """
+        job = job_of(self.model, self.plan, token_ids, self.spec)
+        size = sum(capture_bytes(self.model, self.spec, len(token_ids)).values())
+        shown = _run(self.model, _read, job, 4 * size + SPARE_BYTES, token_ids)
+        self.dtype = str(shown.pop("dtype", "")).removeprefix("torch.")
+        _check_shapes(self.model, self.spec, self.plan, shown, len(token_ids))
+        sinks = shown.pop("sink_logits", None)
+        self._sinks = {} if sinks is None else {"sink_logits": to_numpy(sinks)}
+        self._check_finite(to_numpy(shown.pop("finite")), 0)
+        arrays = self._derived(shown, sinks) | {"token_ids": torch.tensor(token_ids, dtype=torch.int32)}
+        rows = self._align({name: to_numpy(tensor) for name, tensor in arrays.items()}, len(token_ids))
+        for name, array in rows.items():
+            self._keep(name, array)
+        self.rows = len(token_ids)
+
+    def sink_logits(self) -> dict[str, NDArray[Any]]:
+        """Return ``sink_logits`` [layer, head] as they were sent; nothing in families without sinks."""
+        return self._sinks
+
+    def _derived(self, shown: Mapping[str, Tensor], sinks: Tensor | None) -> dict[str, Tensor]:
+        found = dict(shown)
+        if self.plan.router:
+            found |= rank_experts(self.model, shown)
+        if self.plan.attention:
+            each = [None] * len(self.plan.attention) if sinks is None else list(sinks)
+            found |= attend(self.model, self.plan, shown, each, {})[0]
+        return {name: tensor for name, tensor in found.items() if name in self.wanted}
+
+
+def replay(
+    model: Model, spec: CaptureSpec, token_ids: Sequence[int], num_prompt_tokens: int, facts: Mapping[str, Any]
+) -> Trace:
+    """Have a finished sequence read where the model is; arguments and errors as of `workbench.replay`."""
+    started = time.monotonic()
+    collector = RemoteCollector(model, spec)
+    collector.read(token_ids)
+    meta = describe(collector, num_prompt_tokens, "replay", {**facts, "seconds": time.monotonic() - started})
+    meta["provenance"] |= _stamp(model, collector.dtype)
+    return assemble(collector, meta)
+
+
+def capture(
+    model: Model, spec: CaptureSpec, token_ids: Sequence[int], num_prompt_tokens: int, facts: Mapping[str, Any]
+) -> Trace:
+    """Have known tokens continued where the model is, then read there: while it generates nothing is recorded."""
+    started, sampling = time.monotonic(), facts["sampling"]
+    limit = sampling["max_new_tokens"]
+    ids = _generated(model, token_ids, limit, sampling["temperature"], sampling["seed"])
+    trace = replay(model, spec, ids, num_prompt_tokens, facts)
+    new = len(ids) - len(token_ids)
+    cut = f"cut at {new} tokens" if new >= limit and ids[-1] not in model.end_token_ids else None
+    meta = {**trace.meta, "truncated": cut, "sources": {**trace.meta["sources"], "token_ids": "live"}}
+    meta["provenance"] = {**trace.provenance, "seconds": time.monotonic() - started}
+    return Trace(trace.arrays, trace.spans, meta)
+
+
+def _generated(model: Model, token_ids: Sequence[int], limit: int, temperature: float, seed: int) -> list[int]:
+    """Have known tokens continued; return the whole sequence. Raises `ModelError` as `RemoteCollector.read`."""
+    if model.interventions:
+        raise ModelError(
+            f"{model.name} runs elsewhere, where a changed model reads but does not generate: which tokens a change "
+            "is for must be known before it is sent. Pass generate=False, or use replay."
+        )
+    ends = model.end_token_ids
+    sampling: dict[str, Any] = {"do_sample": False}
+    if temperature > 0:
+        sampling = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
+    config = GenerationConfig(  # type: ignore[no-untyped-call]
+        **sampling,
+        max_new_tokens=limit,
+        eos_token_id=ends or None,
+        pad_token_id=ends[0] if ends else 0,
+        disable_compile=True,
+    )
+    found = _run(model, _generate, {"config": config, "seed": seed}, SPARE_BYTES, token_ids)
+    ids = found.get("token_ids")
+    if not isinstance(ids, Tensor) or ids.ndim != 2 or ids[0, : len(token_ids)].tolist() != list(token_ids):
+        raise ModelError(f"{model.name} answered with something else than a continuation of the tokens it was sent")
+    return [int(i) for i in ids[0, : len(token_ids) + limit]]
+
+
+def comparison(model: Model, token_ids: Sequence[int]) -> dict[str, NDArray[Any]]:
+    """Have a sequence read twice, unchanged and changed, in one job; see `workbench.remote_job.compare`."""
+    job = job_of(model, HookPlan(router=model.router_layers), token_ids)
+    size = 64 * len(token_ids) * (len(model.router_layers) * model.top_k + 1)
+    found = _run(model, _compare, job, size + SPARE_BYTES, token_ids)
+    shape = (len(token_ids), len(model.router_layers), model.top_k)
+    expected = {"kl": shape[:1], **({"before": shape, "after": shape} if model.router_layers else {})}
+    _check(model, found, expected)
+    return {name: to_numpy(tensor) for name, tensor in found.items()}
+
+
+def _stamp(model: Model, dtype: str) -> dict[str, Any]:
+    """Return what the provenance of a trace from elsewhere says of the model there, and where that is."""
+    return {
+        "device": "remote",
+        "dtype": dtype,
+        "experts_implementation": None,
+        "remote": {"host": _host(model), "through": f"nnsight {version('nnsight')}"},
+    }
+
+
+def job_of(model: Model, plan: HookPlan, token_ids: Sequence[int], spec: CaptureSpec | None = None) -> dict[str, Any]:
+    """Return what `workbench.remote_job` is to read: plain values, and the changes of an experiment."""
+    family = model.family
+    names = ("layers", "router", "experts", "attended", "queries", "keys", "rotary", "norm", "unembed", "sinks")
+    edits = model.edits(token_ids) if model.edits is not None else {}
+    return {
+        **{name: getattr(family, name) for name in names},
+        "num_layers": model.num_layers,
+        "vocab_size": int(model.config.vocab_size),
+        "routers": [n for n in model.router_layers if n in plan.router or {(n, "router"), (n, "experts")} & {*edits}],
+        "read_routers": list(plan.router),
+        "attention": list(plan.attention),
+        "residual": list(plan.residual),
+        "keep_residual": spec is not None and "residual" in spec.wanted(),
+        "lens_top": spec.lens_top if spec is not None and "lens_token_ids" in spec.wanted() else 0,
+        "top": spec.top if spec is not None else 1,
+        "targets": [int(i) for i in token_ids[1:]],
+        "edits": edits,
+    }
+
+
+Work = Callable[[Any, Any, dict[str, Any], Tensor], dict[str, Any]]
+
+
+def _read(lm: Any, backend: Any, job: dict[str, Any], ids: Tensor) -> dict[str, Any]:
+    from nnsight import save
+
+    found: dict[str, Any] = {}
+    with torch.no_grad(), lm.trace(ids, use_cache=False, backend=backend):
+        found = save(remote_job.trace_arrays(lm, job))
+    return found  # noqa: RET504 (nnsight writes it here, when the block has run)
+
+
+def _compare(lm: Any, backend: Any, job: dict[str, Any], ids: Tensor) -> dict[str, Any]:
+    from nnsight import save
+
+    found: dict[str, Any] = {}
+    unchanged = {**job, "edits": {}}
+    with torch.no_grad(), lm.session(backend=backend):
+        with lm.trace(ids, use_cache=False):
+            before = remote_job.read_forward(lm, unchanged)
+        with lm.trace(ids, use_cache=False):
+            after = remote_job.read_forward(lm, job)
+        found = save(remote_job.compare(before, after))
+    return found  # noqa: RET504 (nnsight writes it here, when the block has run)
+
+
+def _generate(lm: Any, backend: Any, job: dict[str, Any], ids: Tensor) -> dict[str, Any]:
+    from nnsight import save
+
+    found: dict[str, Any] = {}
+    config, seed = job["config"], job["seed"]
+    with torch.no_grad(), lm.generate(ids, generation_config=config, backend=backend) as tracer:
+        found = save({"token_ids": remote_job.draw(tracer, seed)})
+    return found  # noqa: RET504 (nnsight writes it here, when the block has run)
+
+
+def _run(model: Model, work: Work, job: dict[str, Any], max_bytes: int, token_ids: Sequence[int]) -> dict[str, Any]:
+    """Do a job where the model is."""
+    import nnsight
+
+    nnsight.register("workbench")  # there is none at the other end: what a job calls goes along as source
+    ids = torch.tensor([list(token_ids)])
+    if model.remote == "local":
+        from nnsight.intervention.backends.local import LocalSimulationBackend
+
+        return work(model.nnsight, LocalSimulationBackend(model.nnsight), job, ids.to(model.device))
+    with _saying(model):
+        backend = _backend(model, max_bytes)
+        work(model.nnsight, backend, job, ids)
+        found: Any = backend.wait().get("found")
+    if not isinstance(found, dict):
+        raise ModelError(f"{_host(model)} answered without what was asked for")
+    return found
+
+
+def _backend(model: Model, max_bytes: int) -> Any:
+    from workbench.ndif import Backend
+
+    key = os.environ.get(KEY_VARIABLE, "").strip()
+    if not key:
+        raise ModelError(
+            f"{model.name} runs on {_host(model)}, which needs a key in the environment variable {KEY_VARIABLE}; it "
+            "is not set, and nothing was sent. Keys: https://login.ndif.us."
+        )
+    try:
+        model_key = model.nnsight.to_model_key()
+    # Whatever the hub's client raises: no such repository, a name it does not take, no network.
+    except Exception as error:
+        raise ModelError(
+            f"{model.name!r} could not be looked up on the hub, by whose name a server knows it "
+            f"({type(error).__name__}: {str(error).splitlines()[0][:200]}). Nothing was sent to {_host(model)}."
+        ) from error
+    return Backend(model_key, _host(model), key, model.nnsight._remoteable_get_env(), max_bytes)
+
+
+@contextmanager
+def _saying(model: Model) -> Iterator[None]:
+    """Turn what fails on the way into one error that names the host and holds no key."""
+    import httpx
+    from nnsight.intervention.backends.remote import RemoteError
+
+    try:
+        yield
+    except (RemoteError, httpx.HTTPError, OSError) as error:
+        key, why = os.environ.get(KEY_VARIABLE, "").strip(), " ".join(str(error).split())
+        why = (why.replace(key, "…") if key else why)[-400:]
+        raise ModelError(
+            f"{model.name} did not run on {_host(model)}: {why or type(error).__name__}. Nothing came back. Which "
+            "models are resident there: print(nnsight.status()). What a server cannot show, leave out: "
+            "CaptureSpec(router=False), for one."
+        ) from None
+
+
+def _host(model: Model) -> str:
+    if model.remote == "local":
+        return "local"
+    host = model.remote if isinstance(model.remote, str) else os.environ.get(HOST_VARIABLE, "").strip() or HOST
+    check_remote(host)
+    return host.rstrip("/")
+
+
+def _check_shapes(model: Model, spec: CaptureSpec, plan: HookPlan, shown: Mapping[str, Any], tokens: int) -> None:
+    """Refuse a reply whose tensors are not those that were asked for."""
+    router, attention, residual = ((tokens, len(x)) for x in (plan.router, plan.attention, plan.residual))
+    expected: dict[str, tuple[int, ...]] = {
+        "finite": (tokens,),
+        **dict.fromkeys(("logprobs", "entropy"), (tokens - 1,)),
+        **dict.fromkeys(("top_token_ids", "top_logprobs"), (tokens - 1, spec.top)),
+    }
+    if plan.router:
+        chosen = (*router, model.top_k)
+        expected |= {"router_logits": (*router, model.num_experts), "expert_indices": chosen, "expert_weights": chosen}
+    if plan.attention:
+        expected |= {"queries": (*attention, model.num_heads * model.d_head)}
+        expected |= {"keys": (*attention, model.num_kv_heads * model.d_head)}
+        expected |= dict.fromkeys(("rotary_cos", "rotary_sin"), (tokens, -1))
+        expected |= {"sink_logits": (len(plan.attention), model.num_heads)} if model.family.sinks else {}
+    if "residual" in spec.wanted():
+        expected |= {"residual": (*residual, model.d_model)}
+    if "lens_token_ids" in spec.wanted():
+        expected |= dict.fromkeys(("lens_token_ids", "lens_logprobs"), (*residual, spec.lens_top))
+    _check(model, shown, expected)
+
+
+def _check(model: Model, shown: Mapping[str, Any], expected: Mapping[str, tuple[int, ...]]) -> None:
+    for name, shape in expected.items():
+        got = tuple(shown[name].shape) if isinstance(shown.get(name), Tensor) else None
+        if (
+            got is None
+            or len(got) != len(shape)
+            or any(want not in (-1, have) for want, have in zip(shape, got, strict=True))
+        ):
+            raise ModelError(
+                f"{_host(model)} answered with {name} of shape {got}, expected {shape}: the model there is not "
+                f"{model.name} as it is configured here, or another nnsight runs it"
+            )
+    if extra := sorted(shown.keys() - expected.keys()):
+        raise ModelError(f"{_host(model)} answered with {extra[0]!r}, which was not asked for")
