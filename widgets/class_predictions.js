@@ -1,8 +1,8 @@
 // What a class guessed beside what was measured. Questions, choices and names are strangers': text nodes only.
 
-import { themeName, watchTheme } from "./js/palette.js";
+import { adoptPalette, watchTheme } from "./js/palette.js";
 import { counted, numberWords } from "./js/prediction_words.js";
-import { h, setData } from "./js/surface.js";
+import { h } from "./js/surface.js";
 
 function render({ model, el }) {
   const root = h("section", { class: "moe-root moe-class", "aria-label": "predictions of the class", tabindex: "0" });
@@ -26,7 +26,7 @@ function render({ model, el }) {
     head.firstChild.textContent = counted(questions, unreadable);
     body.replaceChildren(...questions.map(questionBlock));
   };
-  const adoptTheme = () => setData(root, "theme", themeName(el));
+  const adoptTheme = () => adoptPalette(root, el);
   model.on("change:_facts", draw);
   el.classList.add("moe-host");
   el.append(root);

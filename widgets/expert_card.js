@@ -3,7 +3,7 @@
 import { Cards } from "./js/cards.js";
 import { ExpertPanel, count, percent } from "./js/expert_panel.js";
 import { pictureKind } from "./js/keys.js";
-import { Palette, themeName, watchTheme } from "./js/palette.js";
+import { adoptPalette, watchTheme } from "./js/palette.js";
 import { savePicture } from "./js/picture.js";
 import { Selection, publish } from "./js/selection.js";
 import { h, setData, setText } from "./js/surface.js";
@@ -118,8 +118,7 @@ class ExpertCard {
   }
 
   adoptTheme() {
-    this.palette = new Palette(themeName(this.box));
-    setData(this.root, "theme", this.palette.name);
+    this.palette = adoptPalette(this.root, this.box);
     this.draw();
   }
 

@@ -1,6 +1,6 @@
 // The load of the experts while a router is trained, and a Stop button. Texts are untrusted: text nodes only.
 
-import { Palette, themeName, watchTheme } from "./js/palette.js";
+import { adoptPalette, watchTheme } from "./js/palette.js";
 import { StatusLine } from "./js/parts.js";
 import { h, setData, setText } from "./js/surface.js";
 import { TrainingPainter } from "./js/training_paint.js";
@@ -46,7 +46,7 @@ function render({ model, el }) {
   const draw = () => {
     const facts = model.get("_facts");
     const ended = model.get("_ended");
-    setData(root, "theme", themeName(el));
+    const palette = adoptPalette(root, el);
     setData(root, "state", ended || "running");
     setText(announced, ended ? progressWords(facts, model.get("steps"), ended) : "");
     setText(progress, ended ? "" : progressWords(facts, model.get("steps"), ended));
@@ -55,7 +55,7 @@ function render({ model, el }) {
     if (!facts.done || !root.clientWidth) return;
     setData(root, "done", facts.done);
     const steps = model.get("steps");
-    painter.paint(new Palette(themeName(el)), {
+    painter.paint(palette, {
       ...{ facts, steps, arrays: model.get("_arrays"), width: root.clientWidth - 28 },
       columns: steps / model.get("_per_column"),
     });

@@ -182,7 +182,7 @@ export class AttentionMap {
   paint(found) {
     const { palette } = this.view;
     const { shown, surface } = this;
-    const id = `${shown?.id ?? found.words} ${palette.name} ${surface.width} ${surface.scale}`;
+    const id = `${shown?.id ?? found.words} ${palette.id} ${surface.width} ${surface.scale}`;
     if (id !== this.painted) {
       this.painted = id;
       this.legend.hidden = !shown;

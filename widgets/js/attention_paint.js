@@ -20,7 +20,7 @@ export class MatrixImage {
 
   // Fill from `valueAt(row, column)`: NaN is undefined, undefined is waited for. Kept while `id` stays.
   fill(id, palette, { height, width, top }, valueAt) {
-    const whole = `${id} ${palette.name}`;
+    const whole = `${id} ${palette.id}`;
     if (whole === this.id) return;
     this.id = whole;
     this.canvas.width = width;
@@ -57,15 +57,15 @@ function pixelOf(hex) {
 const patterns = new Map(); // theme → pattern
 
 function paintDots(ctx, palette, x, y, width, height) {
-  if (!patterns.has(palette.name)) {
+  if (!patterns.has(palette.id)) {
     const tile = document.createElement("canvas");
     tile.width = tile.height = 5;
     const own = tile.getContext("2d");
     own.fillStyle = palette.grey;
     own.fillRect(2, 2, 1, 1);
-    patterns.set(palette.name, ctx.createPattern(tile, "repeat"));
+    patterns.set(palette.id, ctx.createPattern(tile, "repeat"));
   }
-  ctx.fillStyle = patterns.get(palette.name);
+  ctx.fillStyle = patterns.get(palette.id);
   ctx.fillRect(x, y, width, height);
 }
 

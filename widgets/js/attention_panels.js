@@ -131,7 +131,7 @@ export class AttentionPanels extends View {
   // Many heads take long to paint: not again while map after map comes.
   drawWall() {
     const { token, layer, head } = this.selection;
-    const id = `${token} ${layer} ${head} ${this.palette.name} ${this.width}`;
+    const id = `${token} ${layer} ${head} ${this.palette.id} ${this.width}`;
     if (this.wallDrawn === id) return;
     this.wall.draw(this);
     this.wallDrawn = this.wall.element.dataset.state === "waiting" ? null : id;

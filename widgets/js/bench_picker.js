@@ -130,7 +130,7 @@ export class Picker {
   draw(palette, shown) {
     const { layer, [this.name]: one } = this.view.selection;
     const found = this.view.amounts.of(this.measure, this.kind, shown.span);
-    const key = JSON.stringify([layer, one, shown, this.measure, found.state, palette.name]);
+    const key = JSON.stringify([layer, one, shown, this.measure, found.state, palette.id]);
     if (key === this.drawn) return;
     this.drawn = key;
     const rows = Array.from({ length: this.view.facts.numLayers }, (_, l) => this.row(palette, found, l));

@@ -83,7 +83,7 @@ export class ChainOverview {
 
   draw() {
     const { palette, selection, data } = this.view;
-    const id = `${palette.name} ${this.surface.width}`;
+    const id = `${palette.id} ${this.surface.width}`;
     if (id !== this.painted) this.paint(palette);
     this.painted = id;
     const inside = selection.token >= data.start;

@@ -7,7 +7,7 @@ import { Find } from "./find.js";
 import { Header } from "./header.js";
 import { Help, handleKey } from "./keys.js";
 import { Notes } from "./notes.js";
-import { Palette, themeName, watchTheme } from "./palette.js";
+import { adoptPalette, watchTheme } from "./palette.js";
 import { QUANTITIES, Quantities } from "./quantities.js";
 import { Reading } from "./reading.js";
 import { Selection, withinCounts } from "./selection.js";
@@ -127,8 +127,7 @@ export class Explorer {
   }
 
   adoptTheme() {
-    this.palette = new Palette(themeName(this.box));
-    setData(this.root, "theme", this.palette.name);
+    this.palette = adoptPalette(this.root, this.box);
   }
 
   get selection() {

@@ -33,7 +33,7 @@ export class Minimap {
   }
 
   prepare(palette, tokens, quantity, width, scale) {
-    const id = `${palette.name} ${width} ${scale} ${quantity.id} ${quantity.state}`;
+    const id = `${palette.id} ${width} ${scale} ${quantity.id} ${quantity.state}`;
     if (id === this.id) return;
     this.id = id;
     this.underlay.width = Math.round(width * scale);

@@ -31,7 +31,7 @@ export class Multiple {
   }
 
   draw(palette) {
-    const state = `${palette.name}|${this.state()}`;
+    const state = `${palette.id}|${this.state()}`;
     if (state === this.painted || !this.surface.width) return;
     this.painted = state;
     this.hits = [];

@@ -1,5 +1,7 @@
 // Colours: hue means channel, the ramp means amount, ink means selection. Values and ratios: see tests/js/palette.test.js.
 
+import { setData } from "./surface.js";
+
 export const CHANNEL_COLOURS = {
   light: {
     ...{ system: "#454a5a", developer: "#2f3a00", user: "#157f77", analysis: "#a65a12" },
@@ -42,6 +44,10 @@ const SURFACES = {
 
 const STEPS = 128;
 
+// Ratios that WCAG 2.2 asks of text: 1.4.3, and 1.4.6 where more contrast is wanted.
+const READABLE = 4.5;
+const READABLE_BY_MANY = 7;
+
 function channelsOf(hex) {
   return [1, 3, 5].map((i) => parseInt(hex.slice(i, i + 2), 16));
 }
@@ -77,14 +83,39 @@ export function mix(stops, amount) {
     .join("")}`;
 }
 
-// Everything a canvas needs to paint in one theme.
+// A hue, moved towards ink until it contrasts enough with the paper.
+export function legible(hue, paper, ink, ratio) {
+  for (let amount = 0; amount < 1; amount += 0.05) {
+    const mixed = mix([hue, ink], amount);
+    if (contrast(mixed, paper) >= ratio) return mixed;
+  }
+  return ink;
+}
+
+// Two colours and what lies between them: nothing that must be seen is pale.
+function highContrast(paper, ink) {
+  const between = (amount) => mix([paper, ink], amount);
+  return {
+    ...{ panel: paper, sunk: paper, ink, text: ink, secondary: ink, bar: ink, line: between(0.6) },
+    ...{ track: between(0.2), shade: `${between(0.6)}38`, foot: between(0.45), grey: between(0.7), dark: between(0.85) },
+    hatch: between(0.5),
+  };
+}
+
+// Everything a canvas needs to paint in one theme. `contrast` is "more" where the reader asked for it, "forced" where
+// the system sets the colours: those reach the style sheet by themselves, and a canvas by `paper` and `ink` only.
 export class Palette {
-  constructor(name) {
+  constructor(name, { contrast: wanted = "", paper, ink } = {}) {
     this.name = name;
+    this.contrast = wanted;
     Object.assign(this, SURFACES[name]);
     this.channels = CHANNEL_COLOURS[name];
     this.diverging = DIVERGING[name];
-    this.fills = Array.from({ length: STEPS + 1 }, (_, i) => mix(RAMP[name], i / STEPS));
+    this.ramp = RAMP[name];
+    if (wanted) this.strengthen(paper ?? (name === "dark" ? "#000000" : "#ffffff"), ink ?? textOn(this.panel));
+    // What a drawing that is kept was made with.
+    this.id = [name, wanted, this.panel, this.ink].join(" ");
+    this.fills = Array.from({ length: STEPS + 1 }, (_, i) => mix(this.ramp, i / STEPS));
     this.texts = this.fills.map(textOn);
     // As pixels of an ImageData, which are little-endian ABGR.
     this.pixels = Uint32Array.from(this.fills, (fill) => {
@@ -92,6 +123,17 @@ export class Palette {
       return ((255 << 24) | (b << 16) | (g << 8) | r) >>> 0;
     });
     this.onChannel = Object.fromEntries(Object.entries(this.channels).map(([k, v]) => [k, textOn(v)]));
+  }
+
+  strengthen(paper, ink) {
+    const isForced = this.contrast === "forced";
+    const seen = (hue) => legible(hue, paper, ink, isForced ? READABLE : READABLE_BY_MANY);
+    this.warning = seen(this.warning);
+    this.channels = Object.fromEntries(Object.entries(this.channels).map(([channel, hue]) => [channel, seen(hue)]));
+    Object.assign(this, highContrast(paper, ink));
+    if (!isForced) return;
+    this.ramp = [mix([paper, ink], 0.08), ink];
+    this.diverging = this.diverging.with(2, mix([paper, ink], 0.08));
   }
 
   step(amount) {
@@ -123,14 +165,49 @@ export function themeName(el) {
   return matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light";
 }
 
+// A colour of the system as #rrggbb.
+function systemColour(el, name) {
+  const probe = document.createElement("span");
+  probe.style.cssText = `color: ${name}; forced-color-adjust: none`;
+  el.append(probe);
+  const hex = getComputedStyle(probe)
+    .color.match(/\d+/g)
+    .slice(0, 3)
+    .map((part) => Number(part).toString(16).padStart(2, "0"));
+  probe.remove();
+  return `#${hex.join("")}`;
+}
+
+// The palette of where an element stands; forced colours go before JupyterLab's theme.
+export function paletteOf(el) {
+  if (matchMedia("(forced-colors: active)").matches) {
+    const [paper, ink] = ["Canvas", "CanvasText"].map((name) => systemColour(el, name));
+    return new Palette(textOn(paper) === "#ffffff" ? "dark" : "light", { contrast: "forced", paper, ink });
+  }
+  return new Palette(themeName(el), { contrast: matchMedia("(prefers-contrast: more)").matches ? "more" : "" });
+}
+
+// Give a view the palette of where it stands: for its canvases, and its style sheet what only a script can know.
+export function adoptPalette(root, el) {
+  const palette = paletteOf(el);
+  setData(root, "theme", palette.name);
+  for (const [channel, colour] of Object.entries(palette.channels)) {
+    if (palette.contrast) root.style.setProperty(`--${channel}`, colour);
+    else root.style.removeProperty(`--${channel}`);
+  }
+  return palette;
+}
+
 // Call back when the theme changes; returns the function that stops it.
 export function watchTheme(callback) {
   const observer = new MutationObserver(callback);
   observer.observe(document.body, { attributes: true, attributeFilter: ["data-jp-theme-light"] });
-  const query = matchMedia("(prefers-color-scheme: dark)");
-  query.addEventListener("change", callback);
+  const queries = ["(prefers-color-scheme: dark)", "(forced-colors: active)", "(prefers-contrast: more)"].map((query) =>
+    matchMedia(query),
+  );
+  for (const query of queries) query.addEventListener("change", callback);
   return () => {
     observer.disconnect();
-    query.removeEventListener("change", callback);
+    for (const query of queries) query.removeEventListener("change", callback);
   };
 }

@@ -41,14 +41,14 @@ export class StackPainter {
   // What no step changes: layer numbers, how far each sees, empty cells and bars. Painted once per size and theme.
   paintUnderlay(ctx, palette) {
     const { width, height, scale } = this.surface;
-    if (this.underlay?.name !== palette.name) {
+    if (this.underlay?.name !== palette.id) {
       const canvas = document.createElement("canvas");
       canvas.width = Math.round(width * scale);
       canvas.height = Math.round(height * scale);
       const below = canvas.getContext("2d");
       below.setTransform(scale, 0, 0, scale, 0, 0);
       for (let layer = 0; layer < this.facts.numLayers; layer++) this.paintEmptyRow(below, palette, layer);
-      this.underlay = { name: palette.name, canvas };
+      this.underlay = { name: palette.id, canvas };
     }
     if (width && height) ctx.drawImage(this.underlay.canvas, 0, 0, width, height);
   }

@@ -2,7 +2,7 @@
 // stay in the view, and drawing once per frame. TraceExplorer has its own for its many panels.
 
 import { Help, handleKey } from "./keys.js";
-import { Palette, themeName, watchTheme } from "./palette.js";
+import { adoptPalette, watchTheme } from "./palette.js";
 import { Selection, withinCounts } from "./selection.js";
 import { h, setData } from "./surface.js";
 
@@ -83,8 +83,7 @@ export class View {
   }
 
   adoptTheme() {
-    this.palette = new Palette(themeName(this.box));
-    setData(this.root, "theme", this.palette.name);
+    this.palette = adoptPalette(this.root, this.box);
   }
 
   remeasure() {
