@@ -36,6 +36,7 @@ test("marks stand for what is not seen", () => {
   assert.equal(cellText("<|end|>", true), "⟨end⟩");
   assert.equal(cellText("\u0000\u001b\u007f"), "␀␛␡");
   assert.equal(cellText("\u202eabc\u200b"), "⟨202E⟩abc⟨200B⟩");
+  assert.equal(readingText("ok\u{e0068}\u{e0069}\u061c\u2028\ufffb\ud800"), "ok⟨E0068⟩⟨E0069⟩⟨61C⟩⟨2028⟩⟨FFFB⟩⟨D800⟩");
   assert.equal(readingText("a\n\tb\u0007\u202e"), "a\n\tb␇⟨202E⟩");
 });
 

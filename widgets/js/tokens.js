@@ -7,16 +7,11 @@ function visible(character) {
   const code = character.codePointAt(0);
   if (code < 32) return String.fromCodePoint(0x2400 + code);
   if (code === 127) return "␡";
-  if ((code >= 128 && code < 160) || (code >= 0x200b && code <= 0x200f) || (code >= 0x2028 && code <= 0x202e)) {
-    return `⟨${code.toString(16).toUpperCase()}⟩`;
-  }
-  if ((code >= 0x2060 && code <= 0x206f) || code === 0xfeff || code === 0xad) {
-    return `⟨${code.toString(16).toUpperCase()}⟩`;
-  }
-  return character;
+  return `⟨${code.toString(16).toUpperCase()}⟩`;
 }
 
-const HIDDEN = /[\u0000-\u001f\u007f-\u009f\u00ad\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]/gu;
+// Controls, formats (also the tags that spell hidden text), lone surrogates and separators of lines.
+const HIDDEN = /[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}]/gu;
 
 const LONGEST_CELL = 60;
 
