@@ -4,7 +4,9 @@ A page that is looked at makes no request: Furo brings its own style and script 
 search runs in the page. Formulas are MathML, made when the site is built, so that they need no script either.
 """
 
+import re
 from importlib.metadata import version as version_of
+from pathlib import Path
 from typing import Any
 
 from docutils import nodes
@@ -39,6 +41,9 @@ python_use_unqualified_type_names = True
 napoleon_numpy_docstring = False
 napoleon_use_rtype = False
 
+CODE = re.compile(r"^```.*?^```$", re.M | re.S)
+LINK = re.compile(r"\]\((\w+:[^)\s]+)\)")
+
 
 def inline_math(self: Any, node: nodes.math) -> None:
     """Write a formula within a line as MathML."""
@@ -52,7 +57,22 @@ def block_math(self: Any, node: nodes.math_block) -> None:
     raise nodes.SkipNode
 
 
+def outward_links(folder: Path) -> list[str]:
+    """Return the addresses outside that the pages and the README lead to."""
+    pages = [*folder.rglob("*.md"), folder.parent / "README.md"]
+    found = {link for page in pages for link in LINK.findall(CODE.sub("", page.read_text(encoding="utf-8")))}
+    return sorted(found)
+
+
+def list_links(app: Sphinx, docname: str, source: list[str]) -> None:
+    """Put the list on the page of links."""
+    if docname == "links":
+        source[0] += "\n" + "\n".join(f"- <{link}>" for link in outward_links(Path(app.srcdir))) + "\n"
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
-    """Make MathML with docutils' own converter."""
+    """Make MathML with docutils' own converter, and the page of links anew each time."""
+    app.connect("source-read", list_links)
+    app.connect("env-get-outdated", lambda *_: ["links"])
     app.add_html_math_renderer("mathml", (inline_math, None), (block_math, None))
     return {"parallel_read_safe": True, "parallel_write_safe": True}
