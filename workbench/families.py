@@ -11,11 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["FAMILIES", "Family", "ModelError", "family_of", "known_families"]
+__all__ = ["FAMILIES", "Family", "ModelError", "choose", "family_of", "known_families"]
 
 
 class ModelError(ValueError):
     """A model cannot be loaded, or cannot be read in the way that was asked for."""
+
+
+Weigh = Callable[[Tensor, Tensor, Any], Tensor]
 
 
 @dataclass(frozen=True)
@@ -24,7 +27,7 @@ class Route:
 
     score: Callable[[Tensor, Any], Tensor]
     """router logits [token, expert], router module → what top-k chooses by, alike"""
-    weigh: Callable[[Tensor, Tensor, Any], Tensor]
+    weigh: Weigh
     """router logits, chosen experts [token, top_k], router module → expert_weights [token, top_k]"""
 
     def __call__(self, router_logits: Tensor, router: Any) -> tuple[Tensor, Tensor]:
@@ -33,9 +36,14 @@ class Route:
 
     def choose(self, scores: Tensor, router_logits: Tensor, router: Any) -> tuple[Tensor, Tensor]:
         """Return the experts of the highest scores, which may be changed ones, and their weights, in rank order."""
-        indices = torch.topk(scores, router.top_k, dim=-1).indices
-        weights, order = self.weigh(router_logits, indices, router).sort(dim=-1, descending=True, stable=True)
-        return indices.gather(-1, order), weights
+        return choose(scores, router_logits, router, self.weigh)
+
+
+def choose(scores: Tensor, router_logits: Tensor, router: Any, weigh: Weigh) -> tuple[Tensor, Tensor]:
+    """Choose as `Route.choose`; a function, since it goes along to where a model is resident."""
+    indices = torch.topk(scores, router.top_k, dim=-1).indices
+    weights, order = weigh(router_logits, indices, router).sort(dim=-1, descending=True, stable=True)
+    return indices.gather(-1, order), weights
 
 
 def _probabilities(router_logits: Tensor, _router: Any) -> Tensor:

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import GenerationConfig
 
 from workbench import remote_job
@@ -29,7 +29,7 @@ from workbench.sizing import capture_bytes
 from workbench.spec import CaptureSpec
 from workbench.trace import Trace
 
-__all__ = ["capture", "comparison", "replay"]
+__all__ = ["Place", "capture", "comparison", "place_of", "replay"]
 
 KEY_VARIABLE, HOST_VARIABLE, HOST = "NDIF_API_KEY", "NDIF_HOST", "https://api.ndif.us"
 
@@ -173,6 +173,30 @@ def job_of(model: Model, plan: HookPlan, token_ids: Sequence[int], spec: Capture
         "targets": [int(i) for i in token_ids[1:]],
         "edits": edits,
     }
+
+
+Place = tuple[int, str]
+"""A layer, and where in it something is changed: attended, router, experts or layer."""
+
+
+def place_of(model: Model, module: nn.Module, where: str) -> Place:
+    """Return the place of a module at which a job can change it. Raises `ModelError` for any other."""
+    family = model.family
+    for number, layer in enumerate(model.layers):
+        parts = {"attended": family.attended, "router": family.router, "experts": family.experts, "layer": ""}
+        for point, path in parts.items():
+            if path is not None and _part(layer, path) is module:
+                return number, point
+    raise ModelError(
+        f"{where} cannot be changed in a model that runs elsewhere; routers, experts, heads and layers can"
+    )
+
+
+def _part(layer: nn.Module, path: str) -> nn.Module | None:
+    try:
+        return layer.get_submodule(path)
+    except AttributeError:  # a dense layer among layers with experts
+        return None
 
 
 Work = Callable[[Any, Any, dict[str, Any], Tensor], dict[str, Any]]

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from workbench import remote
 from workbench.analysis.routing import routing_overlap
 from workbench.experiments.intervening import Reading
 from workbench.families import ModelError
@@ -74,6 +75,8 @@ class Unchanged:
 
     def expert_indices(self) -> NDArray[Any]:
         """Return the experts that the unchanged model uses [token, layer, top_k], over `Model.router_layers`."""
+        if self.model.remote:
+            return remote.comparison(self.model, self.token_ids)["before"]
         with torch.no_grad(), attach(self.model, HookPlan(router=self.model.router_layers)) as recorder:
             found = [piece.indices for piece in self.pieces(recorder, None)]
         return np.concatenate([indices for indices in found if indices is not None])
@@ -107,6 +110,9 @@ def aligned(unchanged: Unchanged, reading: Reading) -> Aligned:
         ModelError: no token of the baseline is one of those to be changed.
     """
     model, layers = unchanged.model, unchanged.model.router_layers
+    if model.remote:
+        found = remote.comparison(model, unchanged.token_ids)
+        return _aligned(model, reading, found["kl"], found.get("before"), found.get("after"))
     kl: list[Tensor] = []
     before: list[NDArray[Any]] = []
     after: list[NDArray[Any]] = []
@@ -120,11 +126,23 @@ def aligned(unchanged: Unchanged, reading: Reading) -> Aligned:
             if piece.indices is not None and changed.indices is not None:
                 before.append(piece.indices)
                 after.append(changed.indices)
+    used = [np.concatenate(found) if found else None for found in (before, after)]
+    return _aligned(model, reading, torch.cat(kl).cpu().numpy(), *used)
+
+
+def _aligned(
+    model: Model,
+    reading: Reading,
+    kl: NDArray[np.float64],
+    before: NDArray[Any] | None,
+    after: NDArray[Any] | None,
+) -> Aligned:
+    """Put together what two readings gave: ``kl`` [row] and the experts used [row, layer, top_k]."""
     reading.require_touched("the baseline")
     touched = np.flatnonzero(reading.touched())
     first = int(touched[0])
-    values = torch.cat(kl).clamp_min(0).cpu().numpy()[:-1]
-    overlap = _overlap(np.concatenate(before)[first:], np.concatenate(after)[first:], model) if before else None
+    values = kl.clip(min=0)[:-1]
+    overlap = None if before is None or after is None else _overlap(before[first:], after[first:], model)
     return Aligned(Labelled(np.concatenate([[np.nan], values]), ("token",), source=KL), overlap, first, len(touched))
 
 

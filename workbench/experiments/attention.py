@@ -60,11 +60,11 @@ class AblateHead(_HeadIntervention):
 
     def _attach_layer(self, reading: Reading, layer: int) -> None:
         model = reading.model
-        heads = _all_or(model, self.heads[layer])
+        heads, num_heads = _all_or(model, self.heads[layer]), model.num_heads
 
         def silence(args: tuple[Any, ...], kwargs: dict[str, Any], rows: Rows) -> Any:
             given: Tensor = args[0]
-            by_head = given[0].unflatten(-1, (model.num_heads, -1)).clone()  # type: ignore[no-untyped-call]
+            by_head = given[0].unflatten(-1, (num_heads, -1)).clone()  # type: ignore[no-untyped-call]
             by_head[:, heads] = 0
             return (blend(by_head.flatten(-2), given[0], rows)[None], *args[1:]), kwargs
 

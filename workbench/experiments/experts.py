@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from workbench.experiments.expert_means import mean_outputs
 from workbench.experiments.intervening import Intervention, Reading, Rows, Tokens, blend, check_places
-from workbench.families import ModelError, Route
+from workbench.families import ModelError, Route, choose
 from workbench.model import Model
 from workbench.trace import Trace
 
@@ -83,20 +83,22 @@ class _Choice(ExpertIntervention):
 
     def attach_layer(self, reading: Reading, layer: int) -> None:
         """Choose again, by changed scores, behind the router."""
+        # The edit goes along to a model that is elsewhere, so it holds plain values, no object of ours.
         router, route = _router(reading.model, layer)
-        experts = torch.tensor(list(self.experts[layer]), device=router.weight.device)
+        experts, shared, changed = torch.tensor(list(self.experts[layer])), reading.shared, self._score
+        score, weigh = route.score, route.weigh
 
-        def choose(output: Any, rows: Rows) -> Any:
+        def again(output: Any, rows: Rows) -> Any:
             logits, weights, indices = output
-            scores = reading.shared.get(("scores", layer))
-            scores = route.score(logits, router) if scores is None else scores
-            scores = blend(scores.index_fill(-1, experts, self._score), scores, rows)
-            reading.shared["scores", layer] = scores
-            new_indices, new_weights = route.choose(scores, logits, router)
+            scores = shared.get(("scores", layer))
+            scores = score(logits, router) if scores is None else scores
+            scores = blend(scores.index_fill(-1, experts.to(scores.device), changed), scores, rows)
+            shared["scores", layer] = scores
+            new_indices, new_weights = choose(scores, logits, router, weigh)
             new_indices, new_weights = new_indices.to(indices.dtype), new_weights.to(weights.dtype)
             return logits, blend(new_weights, weights, rows), blend(new_indices, indices, rows)
 
-        reading.change_output(router, f"the router of layer {layer}", self.tokens, choose)
+        reading.change_output(router, f"the router of layer {layer}", self.tokens, again)
 
     _score: ClassVar[float]
 
@@ -134,11 +136,11 @@ class Scale(ExpertIntervention):
     def attach_layer(self, reading: Reading, layer: int) -> None:
         """Multiply weights behind the router."""
         router, _ = _router(reading.model, layer)
-        experts = self.experts[layer]
+        experts, factor = self.experts[layer], self.factor
 
         def scale(output: Any, rows: Rows) -> Any:
             logits, weights, indices = output
-            scaled = torch.where(_slots(indices, experts), weights * self.factor, weights)
+            scaled = torch.where(_slots(indices, experts), weights * factor, weights)
             return logits, blend(scaled, weights, rows), indices
 
         reading.change_output(router, f"the router of layer {layer}", self.tokens, scale)
@@ -246,13 +248,12 @@ class Swap(ExpertIntervention):
 
     def attach_layer(self, reading: Reading, layer: int) -> None:
         """Call the experts with j in the places of i."""
-        module = reading.model.layers[layer].get_submodule(reading.model.family.experts)
-        becomes = torch.arange(reading.model.num_experts, device=next(module.parameters()).device)
+        becomes = torch.arange(reading.model.num_experts)
         for i, j in self.experts[layer].items():
             becomes[i] = j
 
         def swap(indices: Tensor, weights: Tensor, rows: Rows) -> tuple[Tensor, Tensor]:
-            return blend(becomes[indices].to(indices.dtype), indices, rows), weights
+            return blend(becomes.to(indices.device)[indices].to(indices.dtype), indices, rows), weights
 
         _change_call(reading, layer, self.tokens, swap)
 
@@ -284,13 +285,13 @@ def _slots(indices: Tensor, experts: Sequence[int]) -> Tensor:
 
 def _change_call(reading: Reading, layer: int, tokens: Tokens, edit: Any) -> None:
     """Call a layer's experts with other (indices, weights), [row, top_k] each, behind what the router gave."""
-    model, where = reading.model, f"the experts of layer {layer}"
+    model, where, top_k = reading.model, f"the experts of layer {layer}", reading.model.top_k
 
     def change(args: tuple[Any, ...], kwargs: dict[str, Any], rows: Rows) -> Any:
-        if len(args) != 3 or not all(isinstance(a, Tensor) and a.shape[-1] == model.top_k for a in args[1:]):
+        if len(args) != 3 or not all(isinstance(a, Tensor) and a.shape[-1] == top_k for a in args[1:]):
             raise ModelError(
                 f"the intervention cannot change {where}: they are called with {len(args)} arguments that are not "
-                f"(rows, indices, weights) of {model.top_k} experts each. Load with experts_implementation='eager'."
+                f"(rows, indices, weights) of {top_k} experts each. Load with experts_implementation='eager'."
             )
         hidden, indices, weights = args
         return (hidden, *edit(indices, weights, rows)), kwargs

@@ -19,6 +19,7 @@ from torch.utils.hooks import RemovableHandle
 from workbench.families import ModelError
 from workbench.harmony import CHANNELS, HarmonyParser
 from workbench.model import Model
+from workbench.remote import Place, place_of
 
 __all__ = ["Intervention", "Reading", "Rows", "Tokens", "blend", "intervene"]
 
@@ -94,9 +95,17 @@ class Reading:
         self._by_channel = self._off = False
         self._fired: set[int] = set()
         self._points: list[str] = []
+        self._sent: list[tuple[Place, Tokens | Later, Any]] = []
+
+    def __reduce__(self) -> Any:
+        """Refuse to be sent along with a change: where the model is, no reading follows it."""
+        raise ModelError(f"a change of {self.model.name} follows the tokens as they are read, so it cannot be sent")
 
     def watch(self) -> None:
-        """Put the hooks around the whole model."""
+        """Put the hooks around the whole model; where it runs elsewhere, be asked for what is sent there."""
+        if self.model.remote:
+            self.model.edits = self._to_send
+            return
         hf = self.model.hf
         self.handles.append(hf.register_forward_pre_hook(self._begin, with_kwargs=True))
         self.handles.append(hf.register_forward_hook(self._end))
@@ -106,6 +115,9 @@ class Reading:
     ) -> None:
         """Replace the output of a module by ``edit(output, rows)`` where a forward reads any of the tokens."""
         point = self._point(where, tokens)
+        if self.model.remote:
+            self._sent.append((place_of(self.model, module, where), tokens, edit))
+            return
 
         def hook(_module: Any, _args: Any, output: Any) -> Any:
             rows = self._rows_now(point, tokens)
@@ -122,6 +134,9 @@ class Reading:
     ) -> None:
         """Replace what a module is called with by ``edit(args, kwargs, rows)``."""
         point = self._point(where, tokens)
+        if self.model.remote:
+            self._sent.append((place_of(self.model, module, where), tokens, edit))
+            return
 
         def hook(_module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             rows = self._rows_now(point, tokens)
@@ -170,6 +185,16 @@ class Reading:
                     + "Choose other tokens."
                 )
 
+    def _to_send(self, token_ids: Sequence[int]) -> dict[Place, Any]:
+        """Return the changes at each place of a model elsewhere, each with the rows it is for, None for all."""
+        self.would_touch(token_ids)
+        self.shared.clear()
+        found: dict[Place, Any] = {}
+        for place, tokens, edit in self._sent:
+            if any(rows := self._members[tokens]):
+                found.setdefault(place, []).append((edit, None if all(rows) else rows))
+        return found
+
     def _point(self, where: str, tokens: Tokens | Later) -> int:
         for each in (tokens.tokens, tokens) if isinstance(tokens, Later) else (tokens,):
             if not isinstance(each, Later):
@@ -209,7 +234,8 @@ class Reading:
                 f"inside, but the cache holds {self.start}. Begin inside with an empty cache."
             )
         self._rewind()
-        self.shared, self._rows, self._fired = {}, {}, set()
+        self._rows, self._fired = {}, set()
+        self.shared.clear()
         # Only channels need to know which tokens these are; to ask would make a GPU wait.
         for token in ids[0].tolist() if self._by_channel else [-1] * ids.shape[1]:
             self._take(token)
@@ -302,7 +328,7 @@ def intervene(
         model.changed_from = num_prompt_tokens if reading.asks_for_the_prompt else None
         yield reading
     finally:
-        model.changed_from = None
+        model.changed_from = model.edits = None
         for handle in reading.handles:
             handle.remove()
         model.interventions[:] = [one for one in model.interventions if all(one is not stamp for stamp in stamps)]
