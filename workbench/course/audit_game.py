@@ -245,7 +245,7 @@ class AuditGame:
 
     @property
     def _model(self) -> Model:
-        return _resident(self._subject.model)
+        return _resident()[self._subject.model]
 
     def _think(self, places: Sequence[int], plain: bool) -> Thoughts:
         effort = self._subject.effort
@@ -304,5 +304,6 @@ def _blind(facts: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @cache
-def _resident(name: str) -> Model:
-    return load(name)
+def _resident() -> dict[str, Model]:
+    """Load every model of the game at once: a progress bar would tell which one a subject is."""
+    return {name: load(name) for name in sorted({subject.model for subject in SUBJECTS})}
