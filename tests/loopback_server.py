@@ -32,7 +32,8 @@ def serving(*answers: Callable[[BaseHTTPRequestHandler], None]) -> Iterator[Serv
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers.get("Content-Length", 0))) or b"{}")
+            data = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            body = json.loads(data) if "json" in self.headers.get("Content-Type", "") else {}
             server.asked.append(Asked(self.path, {k.lower(): v for k, v in self.headers.items()}, body))
             answer = server.answers.pop(0) if len(server.answers) > 1 else server.answers[0]
             answer(self)

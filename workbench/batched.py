@@ -132,6 +132,7 @@ class Batched:
         return done
 
     def _check(self, prefixes: Sequence[Sequence[int]], max_new_tokens: int) -> None:
+        self.model.require_here("batches of rollouts")
         if max_new_tokens < 1:
             raise ModelError(f"expected max_new_tokens of at least 1, got {max_new_tokens}")
         lengths = [len(prefix) for prefix in prefixes]

@@ -108,11 +108,7 @@ def attach(model: Model, plan: HookPlan) -> Iterator[Recorder]:
         ModelError: a hook point did not fire once per layer, a width is wrong, or a number is not finite; names the
             layer and the seam.
     """
-    if model.remote:
-        raise ModelError(
-            f"{model.name} was loaded with remote={model.remote!r}, so nothing is hooked here: capture, replay and "
-            "experiments that read (generate=False) run elsewhere; for the rest load it without remote="
-        )
+    model.require_here("hooks on it")
     problems: list[str] = []
     for seam in _ROUTER_SEAMS:
         recorder = Recorder(seams={"router": seam.__name__.removeprefix("_router_from_")})

@@ -197,6 +197,14 @@ class Model:
             self._weights_hash = _hash_weights(self.folder)
         return self._weights_hash
 
+    def require_here(self, what: str) -> None:
+        """Raise `ModelError` where the model runs elsewhere, and ``what`` is only done to one that is here."""
+        if self.remote:
+            raise ModelError(
+                f"{self.name} was loaded with remote={self.remote!r}, which has no {what}: capture, replay and "
+                "experiments that read (generate=False) run there; for the rest load it without remote="
+            )
+
     def __repr__(self) -> str:
         """Say what is loaded, in one line."""
         experts = f" x {self.num_experts} experts, top-{self.top_k}" if self.router_layers else ", dense"

@@ -1,6 +1,7 @@
 """nnsight's way to a server, with less trust: no redirects, replies of tensors only, bounded, no websocket."""
 
 import io
+import pickle
 import time
 from typing import Any
 from urllib.parse import urlsplit
@@ -14,7 +15,7 @@ from workbench.families import ModelError
 
 __all__ = ["Backend"]
 
-POLL_SECONDS = 0.5
+POLL_SECONDS, POLL_FAILURES = 0.5, 5
 CONNECT_SECONDS, READ_SECONDS = 10.0, 600.0
 CHUNK_BYTES = 1 << 20
 
@@ -32,10 +33,21 @@ class Backend(RemoteBackend):  # type: ignore[misc]
         self.max_bytes = max_bytes
 
     def wait(self) -> dict[str, Any]:
-        """Wait until the job is done and return what it saved. Raises what nnsight and httpx raise."""
-        while (values := self.poll()) is None:
-            time.sleep(POLL_SECONDS)
-        return dict(values)
+        """Wait until the job is done and return what it saved. Raises what nnsight and httpx raise.
+
+        A question about the status may fail a few times in a row; the job goes on meanwhile.
+        """
+        failures = 0
+        while True:
+            try:
+                if (values := self.poll()) is not None:
+                    return dict(values)
+                failures = 0
+            except (httpx.TransportError, httpx.HTTPStatusError) as error:
+                failures += 1
+                if failures > POLL_FAILURES or not _passes(error):
+                    raise
+            time.sleep(POLL_SECONDS * 2**failures)
 
     def download_result(self, url: Any) -> Any:
         """Fetch a result of at most ``max_bytes``, from this server or over TLS."""
@@ -52,12 +64,23 @@ class Backend(RemoteBackend):  # type: ignore[misc]
 
     def finalize(self, content: bytes) -> Any:
         """Unpack a result, and read it without running any code that it may hold."""
-        if self.compress:
-            with zstandard.ZstdDecompressor().stream_reader(io.BytesIO(content)) as stream:
-                content = stream.read(self.max_bytes + 1)
-            self._check_size(len(content))
-        return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        try:
+            if self.compress:
+                with zstandard.ZstdDecompressor().stream_reader(io.BytesIO(content)) as stream:
+                    content = stream.read(self.max_bytes + 1)
+                self._check_size(len(content))
+            return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        except (zstandard.ZstdError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
+            raise ModelError(
+                f"the server's reply is not tensors and plain values, or is damaged ({type(error).__name__}); it may "
+                "hold code, so it was not read further"
+            ) from error
 
     def _check_size(self, size: int) -> None:
         if size > self.max_bytes:
             raise ModelError(f"the server's reply is larger than the {self.max_bytes:,} bytes that were asked for")
+
+
+def _passes(error: Exception) -> bool:
+    """Say whether asking again may help."""
+    return not isinstance(error, httpx.HTTPStatusError) or error.response.status_code in (429, 500, 502, 503, 504)

@@ -267,9 +267,10 @@ def _backend(model: Model, max_bytes: int) -> Any:
         model_key = model.nnsight.to_model_key()
     # Whatever the hub's client raises: no such repository, a name it does not take, no network.
     except Exception as error:
+        why = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise ModelError(
-            f"{model.name!r} could not be looked up on the hub, by whose name a server knows it "
-            f"({type(error).__name__}: {str(error).splitlines()[0][:200]}). Nothing was sent to {_host(model)}."
+            f"{model.name!r} could not be looked up on the hub, by whose name a server knows it ({why}). Nothing was "
+            f"sent to {_host(model)}."
         ) from error
     return Backend(model_key, _host(model), key, model.nnsight._remoteable_get_env(), max_bytes)
 
@@ -282,7 +283,9 @@ def _saying(model: Model) -> Iterator[None]:
 
     try:
         yield
-    except (RemoteError, httpx.HTTPError, OSError) as error:
+    except ModelError:
+        raise
+    except (RemoteError, httpx.HTTPError, OSError, ValueError) as error:  # ValueError: a status that cannot be read
         key, why = os.environ.get(KEY_VARIABLE, "").strip(), " ".join(str(error).split())
         why = (why.replace(key, "…") if key else why)[-400:]
         raise ModelError(

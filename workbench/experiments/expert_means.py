@@ -29,6 +29,7 @@ def mean_outputs(model: Model, reference: Trace, layer: int, experts: Sequence[i
     Raises:
         ModelError: an expert that no token of the reference takes.
     """
+    model.require_here("mean outputs of experts")
     outputs: dict[int, list[Tensor]] = {expert: [] for expert in experts}
 
     def collect(module: Any, args: tuple[Tensor, Tensor, Tensor]) -> None:

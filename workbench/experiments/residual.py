@@ -126,6 +126,7 @@ class PatchResidual(Intervention):
 
     def attach(self, reading: Reading) -> None:
         """Replace what the layer gives."""
+        reading.model.require_here(self.variant)
         start, stop = self._source_tokens()
         rows_of_layer = self.source.array("residual").sel(layer=self.layer).values[start:stop]
         given = torch.from_numpy(np.asarray(rows_of_layer, dtype=np.float32))
