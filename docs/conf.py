@@ -28,6 +28,8 @@ html_title = f"MoE Workbench {version}"
 html_copy_source = False
 html_show_sphinx = False
 html_math_renderer = "mathml"
+html_static_path = ["static"]
+html_css_files = ["site.css"]
 
 # A name in single backticks leads to its documentation where there is one, and is code elsewhere.
 default_role = "py:obj"
@@ -70,8 +72,16 @@ def list_links(app: Sphinx, docname: str, source: list[str]) -> None:
         source[0] += "\n" + "\n".join(f"- <{link}>" for link in outward_links(Path(app.srcdir))) + "\n"
 
 
+def plain_defaults(
+    _app: Sphinx, _what: str, _name: str, _obj: object, _options: object, signature: str | None, returns: str | None
+) -> tuple[str | None, str | None]:
+    """Write a dataclass's own default, which is a function, as one that Python can read."""
+    return signature and signature.replace("<factory>", "..."), returns
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     """Make MathML with docutils' own converter, and the page of links anew each time."""
+    app.connect("autodoc-process-signature", plain_defaults)
     app.connect("source-read", list_links)
     app.connect("env-get-outdated", lambda *_: ["links"])
     app.add_html_math_renderer("mathml", (inline_math, None), (block_math, None))
