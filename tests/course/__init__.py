@@ -1,0 +1,1 @@
+"""Tests of the lessons. A package, so that its conftest and that of the other tests are two modules."""
