@@ -21,11 +21,12 @@ version = release = version_of("moe-workbench")
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 myst_enable_extensions = ["attrs_block", "attrs_inline", "dollarmath", "html_image"]
 myst_heading_anchors = 3
-exclude_patterns = ["_build", "gallery"]
+exclude_patterns = ["_build"]
 
 html_theme = "furo"
 html_title = f"MoE Workbench {version}"
 html_copy_source = False
+html_show_search_summary = False  # which would fetch every page found; from disk a browser forbids that
 html_show_sphinx = False
 html_math_renderer = "mathml"
 html_static_path = ["static"]
@@ -35,7 +36,7 @@ html_css_files = ["site.css"]
 default_role = "py:obj"
 add_module_names = False
 # Several classes have a field of one name; a docstring that names it in passing then leads to the first of them.
-suppress_warnings = ["ref.python"]
+suppress_warnings = ["ref.python", "toc.empty_glob"]
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
 python_maximum_signature_line_length = 100
