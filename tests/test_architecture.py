@@ -159,6 +159,8 @@ def test_widgets_are_handed_what_they_show(name: str) -> None:
         allowed |= {"workbench.page"}
     if name in ("widgets.prediction", "widgets.class_predictions"):
         allowed |= {"workbench.course.predictions"}
+    if name == "widgets.interface_texts":
+        allowed |= {"workbench.course.texts"}
     if name == "widgets.training_view":
         allowed |= {"workbench.course.training_steps"}
     assert own(name) <= allowed | {*of("workbench.analysis", "widgets")}

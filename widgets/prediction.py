@@ -9,6 +9,7 @@ import anywidget
 import traitlets
 
 from widgets.bundle import bundle, styles
+from widgets.interface_texts import Speaking
 from workbench.course.predictions import CourseError, Guess, record_guess
 
 __all__ = ["Prediction"]
@@ -16,7 +17,7 @@ __all__ = ["Prediction"]
 FOLDER = Path(__file__).parent
 
 
-class Prediction(anywidget.AnyWidget):
+class Prediction(Speaking, anywidget.AnyWidget):
     """Ask for a guess, keep it, then show the measured answer beside it.
 
     The answer stays in Python until a guess is made, and a guess is made once.

@@ -91,11 +91,13 @@ def test_a_lesson_has_its_parts(path: Path) -> None:
 
 
 @each_lesson
-def test_a_guess_comes_before_its_answer(path: Path) -> None:
-    """Predictions are shown by a cell of their own: it prints nothing that would give the answer away."""
+def test_a_lesson_asks_before_it_shows(path: Path) -> None:
+    """A prediction is the last thing in its cell, or it would not be shown."""
     asking = [cell for cell in code_cells(read(path)) if re.search(r"^Prediction\(", cell.source, re.MULTILINE)]
     assert asking
-    assert not [cell.id for cell in asking if re.search(r"\bprint\(", cell.source)]
+    for cell in asking:
+        last = ast.parse(cell.source).body[-1]
+        assert ast.unparse(last).startswith("Prediction("), cell.id
 
 
 def stored(source: str) -> set[str]:

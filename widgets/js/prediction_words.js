@@ -1,5 +1,7 @@
 // How a guess and what was measured are put into words.
 
+import { plain } from "./texts.js";
+
 // A number with at most three digits after the point, and its unit; a choice as it is.
 export function numberWords(value, unit) {
   if (typeof value !== "number") return value;
@@ -8,13 +10,14 @@ export function numberWords(value, unit) {
 }
 
 // How far off a guess is: a difference, and a factor where it means something.
-export function judged(guess, answer) {
-  if (guess === answer) return "✓ as measured";
-  if (typeof guess !== "number") return "→ measured otherwise";
+export function judged(guess, answer, say = plain) {
+  if (guess === answer) return say("✓ as measured");
+  if (typeof guess !== "number") return say("→ measured otherwise");
   const off = numberWords(Math.abs(guess - answer), "");
   const factor = guess / answer;
-  const times = factor > 0 && Number.isFinite(factor) ? `, ${numberWords(Math.max(factor, 1 / factor), "")} times` : "";
-  return `→ ${off} too ${guess > answer ? "high" : "low"}${times}`;
+  const known = factor > 0 && Number.isFinite(factor);
+  const times = known ? say(", {times} times", { times: numberWords(Math.max(factor, 1 / factor), "") }) : "";
+  return (guess > answer ? say("→ {off} too high", { off }) : say("→ {off} too low", { off })) + times;
 }
 
 // What was read of a class, and how much of it could not be.

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from workbench.course.predictions import CourseError
+from workbench.course.texts import say
 
 __all__ = ["Exercise"]
 
@@ -40,37 +41,39 @@ class Exercise:
             CourseError: a wrong answer; the text says in what it differs, and the next hint.
         """
         if isinstance(answer, EllipsisType):
-            print("Not answered yet: put your answer in the place of the three dots.")
+            print(say("Not answered yet: put your answer in the place of the three dots."))
             return
         if (wrong := self._difference(answer)) is None:
-            print("✓ right")
+            print(say("✓ right"))
             return
         hint = self.hints[min(self.tries, len(self.hints) - 1)]
         self.tries += 1
-        raise CourseError(f"not yet: {wrong}. Hint: {hint}")
+        raise CourseError(say("not yet: {wrong}. Hint: {hint}").format(wrong=wrong, hint=hint))
 
     def _difference(self, answer: Any) -> str | None:
         """Return in what an answer differs from what is expected, without giving it away; None where it does not."""
         if isinstance(self.expected, set | str) or _holds_text(self.expected):
             return self._kind_or_content(answer)
         if isinstance(answer, str | set):
-            return f"expected numbers, got a {type(answer).__name__}"
+            return say("expected numbers, got a {kind}").format(kind=type(answer).__name__)
         try:
             found, expected = _numbers(answer), _numbers(self.expected)
         except (TypeError, ValueError):
-            return f"expected numbers, got a {type(answer).__name__}"
+            return say("expected numbers, got a {kind}").format(kind=type(answer).__name__)
         if found.shape != expected.shape:
-            return f"expected the shape {expected.shape}, got {found.shape}"
+            return say("expected the shape {expected}, got {found}").format(expected=expected.shape, found=found.shape)
         right = np.isclose(found, expected, rtol=self.tolerance, atol=self.tolerance, equal_nan=True)
         if right.all():
             return None
-        return f"{int((~right).sum())} of {right.size} numbers differ" if right.size > 1 else "the number differs"
+        if right.size == 1:
+            return say("the number differs")
+        return say("{wrong} of {all} numbers differ").format(wrong=int((~right).sum()), all=right.size)
 
     def _kind_or_content(self, answer: Any) -> str | None:
         kind = type(self.expected)
         if not isinstance(answer, kind):
-            return f"expected a {kind.__name__}, got a {type(answer).__name__}"
-        return None if answer == self.expected else f"the {kind.__name__} differs"
+            return say("expected a {kind}, got a {found}").format(kind=kind.__name__, found=type(answer).__name__)
+        return None if answer == self.expected else say("the {kind} differs").format(kind=kind.__name__)
 
 
 def _holds_text(expected: Any) -> bool:
