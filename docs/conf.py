@@ -36,7 +36,7 @@ html_css_files = ["site.css"]
 default_role = "py:obj"
 add_module_names = False
 # Several classes have a field of one name; a docstring that names it in passing then leads to the first of them.
-suppress_warnings = ["ref.python", "toc.empty_glob"]
+suppress_warnings = ["ref.python"]
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
 python_maximum_signature_line_length = 100
