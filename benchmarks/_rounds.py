@@ -60,10 +60,11 @@ def ratio(values: Sequence[float], base: Sequence[float]) -> dict[str, Any]:
     return {"median": float(np.median(ratios)), "interval": [low, high]}
 
 
-def verdict(what: str, found: float, target: float, unit: str = "") -> dict[str, Any]:
-    """Print whether a target, an upper bound, is met; return that."""
-    met = found <= target
-    print(f"{'met' if met else 'MISSED'}: {what} {found:.3g}{unit}, target ≤ {target:g}{unit}")
+def verdict(what: str, found: float, target: float, unit: str = "", *, at_least: bool = False) -> dict[str, Any]:
+    """Print whether a target, an upper bound or the least that is wanted, is met; return that."""
+    met = found >= target if at_least else found <= target
+    sign = "≥" if at_least else "≤"
+    print(f"{'met' if met else 'MISSED'}: {what} {found:.3g}{unit}, target {sign} {target:g}{unit}")
     return {"what": what, "found": found, "target": target, "met": met}
 
 

@@ -152,6 +152,15 @@ def test_equal_batches_are_equal_bit_for_bit(cluster: None, tiny: wb.Model, tmp_
     assert {trace.provenance.get("batch_size") for trace in there.store} == {4, 2}
 
 
+def test_a_sweep_that_is_done_starts_no_worker(cluster: None, tiny: wb.Model, whole: Any) -> None:
+    """More workers than there are places are refused when they are needed; a model known by name takes one."""
+    again = sweep(tiny, QUESTIONS, store=whole.store, **PLAN, engine="ray", workers=99)
+    assert again.rows() == whole.rows()
+    assert (again.spent.workers, str(again.spent)) == (0, "nothing was missing")
+    by_name = sweep("tiny", QUESTIONS, store=whole.store, **PLAN, **ON_RAY)
+    assert (by_name.spent.workers, str(by_name.spent)) == (1, "nothing was missing")
+
+
 def test_a_folder_under_another_name_is_the_same_model(
     cluster: None, odd: wb.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

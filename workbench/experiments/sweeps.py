@@ -195,6 +195,8 @@ def _run(engine: Engine, jobs: Sequence[Job], store: TraceStore, batch_size: int
     """Generate what the store lacks, with a progress bar that says what it costs."""
     there = set(store.names)
     left = [job for job in jobs if job.name not in there]
+    if left:
+        engine.start()
     spent = Spent(engine.workers, len(left))
     batches = [left[start : start + batch_size] for start in range(0, len(left), batch_size)]
     bar = tqdm(total=len(jobs), initial=len(jobs) - len(left), desc="sweep", unit="rollout", delay=2)

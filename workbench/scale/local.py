@@ -20,6 +20,9 @@ class LocalEngine:
         self._model, self._store = model, store
         self.identity: Mapping[str, Any] = identity(model)
 
+    def start(self) -> None:
+        """Do nothing: the model is here."""
+
     def run(self, batches: Sequence[Sequence[Job]], done: Done) -> None:
         """Generate, and tell of each rollout when it is in the store. Raises `KeyboardInterrupt` on Ctrl-C."""
         for batch in batches:

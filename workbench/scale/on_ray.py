@@ -93,6 +93,7 @@ class RayEngine:
         self._ray: Any = _import_ray()
         self._is_ours = False
         self._actors: list[Any] = []
+        self._options: dict[str, int] = {}
 
     @property
     def workers(self) -> int:
@@ -100,15 +101,7 @@ class RayEngine:
         return len(self._actors)
 
     def __enter__(self) -> Self:
-        """Start a cluster on this machine unless the caller is connected to one, and the workers, which load."""
-        if not self._ray.is_initialized():
-            self._start_cluster()
-        try:
-            self._options, count = self._places()
-            self._actors = [self._new_worker() for _ in range(count)]
-        except BaseException:
-            self.__exit__()
-            raise
+        """Start nothing: a sweep that is done needs no workers."""
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -122,26 +115,35 @@ class RayEngine:
 
     @cached_property
     def identity(self) -> Mapping[str, Any]:
-        """What tells the model from another, as every worker says.
+        """What tells the model from another: of one that is not loaded here, the first worker says it.
 
         Raises:
-            ModelError: workers that cannot load it, or load another than is here.
+            ModelError: the worker cannot load it.
         """
-        try:
-            found = self._get([actor.identity.remote() for actor in self._actors])
-        except self._deaths as error:
-            raise ModelError("a worker died as it loaded the model; expected memory for all, lower workers") from error
-        expected = identity(self._here) if isinstance(self._here, Model) else found[0]
-        other = next((each for each in found if each != expected), None)
-        if other is not None:
-            differs = ", ".join(
-                f"{key} {expected[key]!r} and {other[key]!r}" for key in expected if expected[key] != other[key]
-            )
-            raise ModelError(
-                f"a worker loaded another model than expected: {differs}. Save the model with save_pretrained, and "
-                "load it from its folder everywhere."
-            )
-        return expected
+        if isinstance(self._here, Model):
+            return identity(self._here)
+        self._hire(1)
+        [found] = self._identities()
+        return found
+
+    def start(self) -> None:
+        """Start the workers that are missing, and return when all have loaded the model.
+
+        A cluster is started on this machine unless the caller is connected to one.
+
+        Raises:
+            ModelError: workers that cannot load the model, or load another than is here.
+        """
+        expected = self.identity
+        self._hire(self._asked)
+        for found in self._identities():
+            differs = [key for key in expected if expected[key] != found[key]]
+            if differs:
+                named = ", ".join(f"{key} {expected[key]!r} and {found[key]!r}" for key in differs)
+                raise ModelError(
+                    f"a worker loaded another model than expected: {named}. Save the model with save_pretrained, and "
+                    "load it from its folder everywhere."
+                )
 
     def run(self, batches: Sequence[Sequence[Job]], done: Done) -> None:
         """Give out the batches, each to the next worker that is free, and tell of what is stored.
@@ -185,18 +187,33 @@ class RayEngine:
         except self._ray.exceptions.RayTaskError as error:
             raise error.cause from error  # what was raised in the worker
 
+    def _identities(self) -> list[dict[str, Any]]:
+        """Wait until every worker has loaded the model, and return what each says of it."""
+        try:
+            return list(self._get([actor.identity.remote() for actor in self._actors]))
+        except self._deaths as error:
+            raise ModelError("a worker died as it loaded the model; expected memory for all, lower workers") from error
+
+    def _hire(self, count: int | None) -> None:
+        """Start workers until there are so many, or one for each place."""
+        if not self._ray.is_initialized():
+            self._start_cluster()
+        self._options, places = self._places()
+        wanted = places if count is None else count
+        self._actors += [self._new_worker() for _ in range(wanted - len(self._actors))]
+
     def _new_worker(self) -> Any:
         actor = self._ray.remote(_Worker).options(**self._options)
         return actor.remote(self._recipe, str(self._store.path.resolve()))
 
     def _places(self) -> tuple[dict[str, int], int]:
-        """Return what a worker takes, and how many are to be."""
+        """Return what a worker takes, and for how many there is room."""
         kind = "GPU" if self._recipe.device == "cuda" else "CPU"
         there = int(self._ray.cluster_resources().get(kind, 0))
         count = there if self._asked is None else self._asked
         if not 1 <= count <= there:
             raise ModelError(f"expected 1 to {there} workers, one for each {kind} that Ray has, got {count}")
-        return {"num_gpus" if kind == "GPU" else "num_cpus": 1}, count
+        return {"num_gpus" if kind == "GPU" else "num_cpus": 1}, there
 
     def _start_cluster(self) -> None:
         self._ray.init(

@@ -56,11 +56,14 @@ class Engine(Protocol):
     def identity(self) -> Mapping[str, Any]:
         """What tells the model from another; part of every rollout's facts."""
 
+    def start(self) -> None:
+        """Get all workers ready, once it is known that something is left to do."""
+
     def run(self, batches: Sequence[Sequence[Job]], done: Done) -> None:
         """Generate the rollouts of each batch together, and tell of each when it is in the store."""
 
     def __enter__(self) -> Self:
-        """Get ready."""
+        """Take no worker yet."""
 
     def __exit__(self, *_: object) -> None:
         """Let go of the workers."""

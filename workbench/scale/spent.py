@@ -18,7 +18,7 @@ class Spent:
         rollouts: stored since.
         tokens: of their completions.
         worker_seconds: that workers spent on them, loading the model not included.
-        seconds: on the clock since the first worker was ready.
+        seconds: on the clock since all workers were ready.
     """
 
     workers: int
