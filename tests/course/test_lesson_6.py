@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from runner import run_lesson
+from .runner import run_lesson
 
 WRONG = [
     ["answer = len(analysis)", "answer = len(trace.analysis_text)"],
@@ -30,7 +30,7 @@ assert mean_lengths[0] == 0 and 0 < 2 * mean_lengths[1] < mean_lengths[2]
 
 # The answer follows the last total written, so that it is there, goes away and comes back.
 assert answers[-1] == chain.final and answers[0] != answers[-1]
-assert answers.index(answers[-1]) < exercise.expected <= len(chain.sentences)
+assert answers.index(answers[-1]) < fixed_exercise.expected <= len(chain.sentences)
 totals = [(text.split("so ")[-1].strip(), said) for text, said in zip(chain.texts, answers[1:]) if "so " in text]
 assert sum(total == said for total, said in totals) > len(totals) / 2
 
