@@ -1,6 +1,7 @@
 """A real HTTP server on loopback that answers as a test says, and remembers what it was asked."""
 
 import json
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -26,8 +27,8 @@ class Server:
 
 
 @contextmanager
-def serving(*answers: Callable[[BaseHTTPRequestHandler], None]) -> Iterator[Server]:
-    """Serve the answers one after the other; the last is given again and again."""
+def serving(*answers: Callable[[BaseHTTPRequestHandler], None], tls: ssl.SSLContext | None = None) -> Iterator[Server]:
+    """Serve the answers one after the other, perhaps over TLS; the last is given again and again."""
     server = Server("", list(answers))
 
     class Handler(BaseHTTPRequestHandler):
@@ -43,9 +44,17 @@ def serving(*answers: Callable[[BaseHTTPRequestHandler], None]) -> Iterator[Serv
         def log_message(self, *_: Any) -> None:
             """Stay silent."""
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
+    class Http(ThreadingHTTPServer):
+        daemon_threads = True
+
+        def handle_error(self, *_: Any) -> None:
+            """Stay silent where a client refuses the certificate."""
+
+    with (Http if tls else ThreadingHTTPServer)(("127.0.0.1", 0), Handler) as http:
         http.daemon_threads = True
-        server.url = f"http://127.0.0.1:{http.server_port}/v1"
+        if tls:
+            http.socket = tls.wrap_socket(http.socket, server_side=True, do_handshake_on_connect=False)
+        server.url = f"{'https' if tls else 'http'}://127.0.0.1:{http.server_port}/v1"
         thread = threading.Thread(target=http.serve_forever, args=(0.05,))
         thread.start()
         try:

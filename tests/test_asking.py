@@ -4,6 +4,9 @@ import gzip
 import json
 import logging
 import socket
+import ssl
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -247,6 +250,50 @@ def test_a_redirect_to_another_host_is_refused_and_gets_nothing(monkeypatch: pyt
     with serving(reply({}, 307, Location="/v1/moved"), reply(ANSWER)) as server:
         assert said(asked(server))[-1] == ("final", "132")
     assert server.asked[1].path == "/v1/moved"
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the certificate of an unknown authority, and two that it signed: of this host and of another."""
+    folder = tmp_path_factory.mktemp("authority")
+    new = ["openssl", "req", "-x509", "-nodes", "-days", "2", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
+    signs = ["-addext", "keyUsage=critical,keyCertSign"]
+
+    def make(name: str, *options: str) -> None:
+        files = ["-keyout", f"{name}.key", "-out", f"{name}.pem", "-subj", f"/CN={name}"]
+        subprocess.run([*new, *files, *options], cwd=folder, check=True, capture_output=True)
+
+    make("ca", *signs)
+    for name, alternative in [("here", "IP:127.0.0.1"), ("elsewhere", "DNS:example.com")]:
+        make(name, "-CA", "ca.pem", "-CAkey", "ca.key", "-addext", f"subjectAltName={alternative}")
+    return folder
+
+
+def test_a_certificate_is_checked_and_an_authority_of_ones_own_is_named(
+    authority: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def over_tls(name: str, *answers: Any) -> Any:
+        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        tls.load_cert_chain(authority / f"{name}.pem", authority / f"{name}.key")
+        return serving(*answers, tls=tls)
+
+    monkeypatch.setenv("MY_KEY", KEY)
+    monkeypatch.delenv("SSL_CERT_FILE", raising=False)
+    with over_tls("here", reply(ANSWER)) as server:
+        with pytest.raises(TranscriptError, match=r"certificate verify failed.* name that .* in SSL_CERT_FILE\."):
+            asked(server, key_variable="MY_KEY", retries=0)
+        assert server.asked == []
+        monkeypatch.setenv("SSL_CERT_FILE", str(authority / "ca.pem"))
+        assert said(asked(server, key_variable="MY_KEY", retries=0))[-1] == ("final", "132")
+        assert server.asked[0].headers["authorization"] == f"Bearer {KEY}"
+    with over_tls("elsewhere", reply(ANSWER)) as server:
+        with pytest.raises(TranscriptError, match="IP address mismatch"):
+            asked(server, key_variable="MY_KEY", retries=0)
+        assert server.asked == []
+    with serving(reply(ANSWER)) as plain, over_tls("here", reply({}, 307, Location=f"{plain.url}/moved")) as server:
+        with pytest.raises(TranscriptError, match=r"the server redirects to http://127\.0\.0\.1, which is refused"):
+            asked(server, key_variable="MY_KEY", retries=0)
+        assert plain.asked == []
 
 
 def test_a_compressed_reply_is_refused_before_it_is_unpacked() -> None:

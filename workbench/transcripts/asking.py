@@ -19,6 +19,7 @@ from workbench.transcripts.transcript import Transcript, TranscriptError, quote
 __all__ = ["ask"]
 
 MAX_REPLY_BYTES = 64 << 20
+OWN_AUTHORITY = "Where an authority of your own signed it, name that one's certificate in SSL_CERT_FILE."
 
 
 def ask(
@@ -174,8 +175,9 @@ class _Client:
         self._max_bytes = max_bytes
         loopback = is_loopback(urlsplit(url).hostname or "")
         hooks = {"request": [self._before], "response": [self._after]}
-        # No proxy of the environment for this machine.
-        http_client = openai.DefaultHttpxClient(event_hooks=hooks, trust_env=not loopback)
+        # No proxy of the environment for this machine, but its SSL_CERT_FILE for every one.
+        trusted = self._http.create_ssl_context()
+        http_client = openai.DefaultHttpxClient(event_hooks=hooks, trust_env=not loopback, verify=trusted)
         self.openai = openai.OpenAI(
             base_url=url,
             api_key=key or "none",
@@ -260,7 +262,8 @@ class _Client:
         beneath = error.__cause__ or getattr(error, "body", None)
         text = " ".join(f"{error} ({beneath})".split()) if beneath and str(beneath) not in str(error) else str(error)
         text = text.replace(self._key, "…") if self._key else text
-        return text if len(text) <= 400 else text[:399] + "…"
+        text = text if len(text) <= 400 else text[:399] + "…"
+        return f"{text} {OWN_AUTHORITY}" if "CERTIFICATE_VERIFY_FAILED" in text else text
 
 
 class _Saying:
