@@ -227,6 +227,12 @@ def test_addresses_that_are_refused(remote: str, text: str) -> None:
     assert KEY not in str(refused.value)
 
 
+@pytest.mark.parametrize("given", [{"model": "tiny", "device": "cpu"}, {"model": "tiny", "dtype": torch.float32}, {}])
+def test_what_a_server_decides_is_not_asked_for(given: dict[str, Any], tiny: wb.Model) -> None:
+    with pytest.raises(wb.ModelError, match=r"remote=True: expected the name of a model that is resident there"):
+        wb.load(**{"model": tiny.hf, "tokenizer": tiny.tokenizer, "remote": True, **given})
+
+
 def test_what_a_server_refuses(served: wb.Model, tiny: wb.Model, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(huggingface._ID_CACHE, str(tiny.folder), "tiny/another")
     with pytest.raises(

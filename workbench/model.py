@@ -240,12 +240,17 @@ def load(
     """
     if remote:
         check_remote(remote)
+    if remote and remote != "local":
+        if isinstance(model, nn.Module) or device is not None or dtype != "auto":
+            raise ModelError(
+                f"remote={remote!r}: expected the name of a model that is resident there, which decides on device and "
+                "dtype; got a model in memory, or device= or dtype= beside it"
+            )
+        return _load_elsewhere(str(model), tokenizer, remote)
     if isinstance(model, nn.Module):
         found = _wrap(model, tokenizer)
     elif not isinstance(model, str | Path):
         raise ModelError(f"expected a name, a folder or a transformers model, got {type(model).__name__}")
-    elif remote and remote != "local":
-        return _load_elsewhere(str(model), tokenizer, remote)
     else:
         found = _load_pretrained(str(model), tokenizer, device, dtype)
     found.remote = remote

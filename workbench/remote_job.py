@@ -108,9 +108,7 @@ def trace_arrays(model: Any, job: dict[str, Any]) -> dict[str, Any]:
     found |= {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
     found["finite"] = torch.isfinite(final).all(dim=-1)
     if job["sinks"] and job["attention"]:
-        path = "{}.{}.{}".format
-        owner, _, name = job["sinks"].rpartition(".")
-        sinks = [getattr(model.get(path(job["layers"], n, owner))._module, name) for n in job["attention"]]
+        sinks = [model.get(f"{job['layers']}.{number}.{job['sinks']}") for number in job["attention"]]
         found["sink_logits"] = torch.stack([sink.detach() for sink in sinks])
     return here(found)
 
