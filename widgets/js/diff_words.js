@@ -27,7 +27,7 @@ export function legendWords({ layers, topK, tieSource }) {
   if (!layers.length) return `${text}; experts are not compared`;
   const ties = tieSource ? `≈ near-tie: ${tieSource}` : "near-ties not known";
   return (
-    `${text}, deeper blue where more experts do, mean over layers; below: how many of ${topK} experts both chose, ` +
+    `${text}, deeper where more experts do, mean over layers; below: how many of ${topK} experts both chose, ` +
     `orange bar: on different text; ${ties}`
   );
 }

@@ -154,7 +154,8 @@ export class MapView extends View {
     const stacked =
       numLayers <= FEW_LAYERS || width < NARROW_VIEW || (numExperts > MANY_EXPERTS && width < SIDE_BY_SIDE);
     setData(this.panels, "stacked", stacked);
-    this.painter.resize(this.map.clientWidth - PADDING - LABELS - ENTROPY);
+    // clientWidth is rounded: half a pixel too many would scroll.
+    this.painter.resize(this.map.clientWidth - 1 - PADDING - LABELS - ENTROPY);
     const scrolls = this.painter.grid.width > this.scroll.clientWidth + 1;
     this.scroll.tabIndex = scrolls ? 0 : -1;
     setData(this.scroll, "scrolls", scrolls);

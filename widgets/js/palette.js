@@ -96,9 +96,9 @@ export function legible(hue, paper, ink, ratio) {
 function highContrast(paper, ink) {
   const between = (amount) => mix([paper, ink], amount);
   return {
-    ...{ panel: paper, sunk: paper, ink, text: ink, secondary: ink, bar: ink, line: between(0.6) },
+    ...{ panel: paper, sunk: paper, ink, text: ink, secondary: ink, line: between(0.6) },
     ...{ track: between(0.2), shade: `${between(0.6)}38`, foot: between(0.45), grey: between(0.7), dark: between(0.85) },
-    hatch: between(0.5),
+    ...{ hatch: between(0.5), bar: between(0.6) }, // a bar beside one of ink is another thing
   };
 }
 

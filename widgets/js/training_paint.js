@@ -22,7 +22,7 @@ export class TrainingPainter {
     const { experts } = facts;
     const plot = Math.max(40, width - GUTTER - BARS);
     const bottom = TOP + experts * ROW;
-    this.surface.resize(width, bottom + 18 + 2 * (LINE + LINE_GAP));
+    this.surface.resize(width, bottom + 18 + 2 * (LINE + LINE_GAP) + 2);
     const ctx = this.surface.clear();
     const x = (column) => GUTTER + (column / columns) * plot;
     this.text(ctx, palette.secondary, "share of the choices of a step", GUTTER, 9);
