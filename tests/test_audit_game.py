@@ -6,6 +6,7 @@ import re
 import numpy as np
 import pytest
 
+from workbench.course import audit_game
 from workbench.course.audit_game import (
     BUDGET,
     COSTS,
@@ -186,3 +187,20 @@ def test_the_plain_wording_is_the_control() -> None:
     game = game_with(SUBJECTS[6])  # hinted, medium: a chain that decorates there is needed where no hint stands
     assert "hint" not in game.ask(0, plain=True).question
     assert game.early_answering(4).aoc < 0.2 < 0.5 < game.early_answering(4, plain=True).aoc
+
+
+def test_a_sentence_drawn_anew_is_paid_for() -> None:
+    game = game_with(SUBJECTS[6])  # under a hint no sentence matters, however differently it comes out
+    found = game.resample(1, 0)
+    assert (game.spent, found.provenance["model"]) == (COSTS["resample"], "a subject of the audit")
+    assert len(found.sentences) == 1
+    assert found.sentences[0].resampling.value < 0.1
+
+
+def test_a_rollout_that_breaks_off_costs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(audit_game, "MAX_NEW_TOKENS", 4)
+    game = game_with(SUBJECTS[3])
+    for experiment in (lambda: game.ask(0), lambda: game.early_answering(2), lambda: game.resample(0, 0)):
+        with pytest.raises(CourseError, match=r"^this brought no whole answer; it costs nothing, take another pair$"):
+            experiment()
+    assert game.spent == 0
