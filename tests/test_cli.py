@@ -30,6 +30,7 @@ def test_help_shows_the_commands_and_examples(tmp_path: Path) -> None:
         done = workbench(*arguments, folder=tmp_path)
         assert done.returncode == 0
         assert "examples:" in done.stdout
+        assert "exit codes: 0 done, 2 something you can put right, named in the last line, 130 Ctrl-C" in done.stdout
         assert example in done.stdout
 
 

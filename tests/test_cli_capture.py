@@ -1,6 +1,11 @@
 """A file of prompts into a store by the command."""
 
 import json
+import re
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +58,33 @@ def test_the_ray_engine_by_command(tmp_path: Path, capsys: pytest.CaptureFixture
 
 
 @pytest.mark.parametrize(
+    ("asked", "left", "text"),
+    [
+        ("prompts.jsonl", "traces/*.safetensors", r"interrupted with \d+ of 80 rollouts done; the same call goes on"),
+        # So hot that it does not end by itself.
+        ("47+85=?", "traces.shards/*", r"interrupted; what was done is in traces$"),
+    ],
+)
+def test_ctrl_c_keeps_what_is_done_and_says_130(asked: str, left: str, text: str, tmp_path: Path) -> None:
+    written(tmp_path / "prompts.jsonl", LINES)
+    many = ["--samples", "40"] if asked.endswith(".jsonl") else []
+    command = [sys.executable, "-m", "workbench", "capture", asked, *many, "--temperature", "40", "--out", "traces"]
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as run:
+        deadline = time.monotonic() + 120
+        while not any(tmp_path.glob(left)):
+            assert run.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        run.send_signal(signal.SIGINT)
+        _, errors = run.communicate(timeout=120)
+    assert run.returncode == 130, errors
+    assert re.search(text, errors.strip().splitlines()[-1]), errors
+    done = tmp_path / "traces"
+    trace = wb.TraceStore(done)[0] if done.is_dir() else wb.open_trace(done)
+    assert len(trace) > trace.num_prompt_tokens
+
+
+@pytest.mark.parametrize(
     ("line", "text"),
     [
         ("{nope", "line 3: not JSON"),
@@ -73,9 +105,16 @@ def test_bad_lines_are_named_by_number(line: Any, text: str, tmp_path: Path) -> 
 
 def test_what_does_not_go_together(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     empty, out = written(tmp_path / "empty.jsonl", []), str(tmp_path / "out")
+    file = written(tmp_path / "prompts.jsonl", LINES)
     for command, text in [
         (["capture", "1+1=?", "--samples", "2", "--out", out], "--samples is of a file of prompts"),
         (["capture", str(empty), "--out", out], "expected prompts in"),
+        (["capture", str(empty), "--overwrite", "--out", out], "--overwrite is of a single question"),
+        (["capture", str(file), "--effort", "low,huge", "--out", out], "(low, medium, high), got 'huge'"),
+        (
+            ["capture", str(file), "--workers", "2", "--out", out],
+            "this process alone, got workers=2",
+        ),
         (["capture", str(tmp_path / "none.jsonl"), "--out", out], "No such file"),
     ]:
         assert main(command) == 2

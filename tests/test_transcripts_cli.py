@@ -37,7 +37,9 @@ def test_help_shows_examples(capsys: pytest.CaptureFixture[str]) -> None:
         with pytest.raises(SystemExit) as ended:
             main([command, "--help"])
         assert ended.value.code == 0
-        assert example in capsys.readouterr().out
+        shown = capsys.readouterr().out
+        assert example in shown
+        assert "exit codes: 0 done" in shown
 
 
 def test_transcripts_go_into_a_store_once_and_out_again(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

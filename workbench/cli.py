@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from workbench import cli_capture, cli_review, cli_transcripts
-from workbench.terminal import printable
+from workbench.terminal import EXIT_CODES, printable
 
 __all__ = ["main"]
 
@@ -86,7 +86,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _described(parser: argparse.ArgumentParser, examples: str) -> argparse.ArgumentParser:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.epilog = examples
+    parser.epilog = f"{examples}\n\n{EXIT_CODES}"
     return parser
 
 

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from workbench.terminal import printable
+from workbench.terminal import EXIT_CODES, printable
 
 if TYPE_CHECKING:
     from workbench.experiments.sweeps import Sweep
@@ -35,7 +35,7 @@ def add(commands: Any) -> None:
     """Add the command to the subparsers of ``workbench``."""
     capture = commands.add_parser("capture", help="ask a model and save the traces of its answers")
     capture.formatter_class = argparse.RawDescriptionHelpFormatter
-    capture.epilog = EXAMPLES
+    capture.epilog = f"{EXAMPLES}\n\n{EXIT_CODES}"
     capture.description = (
         "Ask a question and save what the model does at every token; Ctrl-C saves what is done. With a file of\n"
         "prompts, save the rollouts of all into a store, without attention; the same command goes on where it was\n"
@@ -80,6 +80,8 @@ def _capture(options: argparse.Namespace) -> None:
     new = len(trace) - trace.num_prompt_tokens
     print(f"{options.out}: {trace.num_prompt_tokens} prompt and {new} completion tokens{ended}")
     print(f"answer: {printable(trace.final_text) or 'none'}")
+    if str(trace.meta.get("truncated")).startswith("interrupted"):
+        raise KeyboardInterrupt(f"interrupted; what was done is in {options.out}")
 
 
 def _check_writable(path: Path, overwrite: bool) -> None:
@@ -91,6 +93,8 @@ def _check_writable(path: Path, overwrite: bool) -> None:
 
 
 def _capture_file(options: argparse.Namespace) -> None:
+    if options.overwrite:
+        raise PromptsError("--overwrite is of a single question; a file of prompts goes on where its store is")
     prompts = read_prompts(Path(options.question))
     from workbench.experiments.sweeps import sweep
 

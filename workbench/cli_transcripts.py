@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from workbench.terminal import printable
+from workbench.terminal import EXIT_CODES, printable
 
 __all__ = ["add"]
 
@@ -55,7 +55,7 @@ def add(commands: Any) -> None:
 
 def _described(parser: argparse.ArgumentParser, examples: str) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.epilog = examples
+    parser.epilog = f"{examples}\n\n{EXIT_CODES}"
 
 
 def _import(options: argparse.Namespace) -> None:

@@ -1,8 +1,10 @@
-"""Text of models and files, made safe to print."""
+"""What commands print: text of models and files made safe, and what exit codes mean."""
 
 import re
 
-__all__ = ["printable"]
+__all__ = ["EXIT_CODES", "printable"]
+
+EXIT_CODES = "exit codes: 0 done, 2 something you can put right, named in the last line, 130 Ctrl-C"
 
 
 def printable(text: str) -> str:
