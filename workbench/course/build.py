@@ -103,12 +103,15 @@ def messages(lesson: Any) -> Iterator[tuple[str, str]]:
 
 
 def interface_messages() -> Iterator[tuple[str, str]]:
-    """Yield each text ``say("…")`` of views and exercises, with the file that says it."""
+    """Yield each text ``say("…")`` of views and exercises, with the file that says it.
+
+    Files that import the texts are those that speak; elsewhere ``say`` may be another function.
+    """
     for folder, pattern in (("widgets", "*.js"), ("widgets/js", "*.js"), ("workbench/course", "*.py")):
         for path in sorted((ROOT / folder).glob(pattern)):
-            kind = "javascript" if path.suffix == ".js" else "python"
-            for text in _extracted(path.read_text(encoding="utf-8"), kind, "say"):
-                yield text, path.relative_to(ROOT).as_posix()
+            source, kind = path.read_text(encoding="utf-8"), "javascript" if path.suffix == ".js" else "python"
+            if re.search(r"texts\.js\"|course\.texts import", source):
+                yield from ((text, path.relative_to(ROOT).as_posix()) for text in _extracted(source, kind, "say"))
 
 
 def update_catalogue(path: Path, wanted: Iterable[tuple[str, str]], language: str) -> list[str]:
@@ -120,7 +123,16 @@ def update_catalogue(path: Path, wanted: Iterable[tuple[str, str]], language: st
     template = Catalog(project="MoE Workbench", charset="utf-8")
     for text, where in wanted:
         template.add(text, locations=[(where, 0)])
-    catalogue = Catalog(locale=language, project="MoE Workbench", fuzzy=False)
+    catalogue = Catalog(
+        locale=language,
+        header_comment=f"# {path.stem} in {language}. Edit with any PO editor; python -m workbench.course.build adds what is new.",
+        project="MoE Workbench",
+        version="0.1.0",
+        msgid_bugs_address="see the README",
+        last_translator="MoE Workbench",
+        language_team=language,
+        fuzzy=False,
+    )
     if path.exists():
         with path.open("rb") as file:
             catalogue = read_po(file, locale=language)
