@@ -31,6 +31,7 @@ html_show_sphinx = False
 html_math_renderer = "mathml"
 html_static_path = ["static"]
 html_css_files = ["site.css"]
+html_js_files = [("site.js", {"defer": "defer"})]
 
 # A name in single backticks leads to its documentation where there is one, and is code elsewhere.
 default_role = "py:obj"

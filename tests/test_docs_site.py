@@ -113,6 +113,14 @@ def test_links_within_the_site_lead_to_a_page_and_an_anchor(site: Path) -> None:
     assert checked > 500
 
 
+def test_links_of_the_readme_lead_to_a_file() -> None:
+    links = re.findall(r"""(?:\]\(|src="|srcset=")([^)"\s]+)""", README.read_text(encoding="utf-8"))
+    within = [link for link in links if not urlsplit(link).scheme]
+    assert len(within) > 8
+    for link in within:
+        assert (ROOT / urlsplit(link).path).exists(), f"the README leads to {link}, which is not there"
+
+
 def test_a_page_that_is_looked_at_makes_no_request(site: Path) -> None:
     for path in html_pages(site):
         for loaded in page(path).loads:
