@@ -31,7 +31,7 @@ function render({ model, el }) {
       "header",
       { class: "moe-header" },
       h("div", { class: "moe-header-row" }, h("b", { text: model.get("title") }), scale),
-      h("div", { class: "moe-header-row" }, progress, announced, note, stop),
+      h("div", { class: "moe-header-row" }, h("div", {}, progress, announced, note), stop),
     ),
     h("div", { class: "moe-training-picture" }, painter.surface.canvas),
     status.element,
@@ -40,7 +40,7 @@ function render({ model, el }) {
   stop.addEventListener("click", () => {
     stop.disabled = true;
     model.send({ stop: true });
-    asked = setTimeout(() => setText(note, DEAF), PATIENCE_MS);
+    asked = setTimeout(() => setText(note, ` · ${DEAF}`), PATIENCE_MS);
   });
 
   const draw = () => {

@@ -4,7 +4,7 @@ import { decode } from "./numerics.js";
 import { Surface, UI_FONT } from "./surface.js";
 import { amountOf, lineBounds } from "./training_words.js";
 
-const GUTTER = 74;
+const GUTTER = 60;
 const BARS = 150;
 const TOP = 22;
 const ROW = 17;
