@@ -59,7 +59,7 @@ def answer_notebook(lesson: Any) -> Any:
     """Return a lesson with its exercises answered, as it lies in the folder ``answers``."""
     made = _copied(lesson)
     first = made.cells[0]
-    first.source = re.sub(r"^(# .*)$", r"\1: answers", first.source, count=1, flags=re.MULTILINE)
+    first.source = re.sub(r"^(# .*)$", r"\1 (answers)", first.source, count=1, flags=re.MULTILINE)
     for cell in made.cells:
         if "answer" in cell.metadata:
             cell.source = answered(cell.source, cell.metadata.pop("answer"))
@@ -125,7 +125,7 @@ def update_catalogue(path: Path, wanted: Iterable[tuple[str, str]], language: st
         template.add(text, locations=[(where, 0)])
     catalogue = Catalog(
         locale=language,
-        header_comment=f"# {path.stem} in {language}. Edit with any PO editor; python -m workbench.course.build adds what is new.",
+        header_comment=f"# {path.stem} in {language}: edit it, then run python -m workbench.course.build",
         project="MoE Workbench",
         version="0.1.0",
         msgid_bugs_address="see the README",
