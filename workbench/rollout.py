@@ -50,6 +50,7 @@ class Rollout(StoppingCriteria):
                 total=self.limit, desc="capture", unit="token", delay=2, mininterval=0.5, leave=False
             ) as self._progress:
                 self._generate(cache)
+                self._progress.total = self._progress.n  # in a notebook a bar that ends short of it stays, in red
             forward(self.model, self.token_ids[-1:], cache)
             collector.finish(self.token_ids)
         except KeyboardInterrupt:

@@ -1,7 +1,8 @@
 """Exercises of the lessons: an answer is checked against what was computed, and each wrong one brings a hint."""
 
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import EllipsisType
 from typing import Any
 
@@ -13,6 +14,9 @@ from workbench.course.texts import say
 
 __all__ = ["Exercise"]
 
+# How often an exercise was answered wrongly, by its hints: the cell that makes it runs again with every try.
+_TRIES: Counter[tuple[str, ...]] = Counter()
+
 
 @dataclass
 class Exercise:
@@ -20,14 +24,14 @@ class Exercise:
 
     Args:
         expected: the right answer: a number, an array, a text or a collection of them. A set has no order.
-        hints: the first comes with the first wrong answer, the next with the next; the last one stays.
+        hints: the first comes with the first wrong answer, the next with the next, also where its cell makes the exercise
+            anew; the last one stays.
         tolerance: absolute and relative, of numbers.
     """
 
     expected: Any
     hints: Sequence[str]
     tolerance: float = 1e-4
-    tries: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
         """Raise `CourseError` where there is no hint: a wrong answer brings one."""
@@ -46,8 +50,9 @@ class Exercise:
         if (wrong := self._difference(answer)) is None:
             print(say("✓ right"))
             return
-        hint = self.hints[min(self.tries, len(self.hints) - 1)]
-        self.tries += 1
+        key = tuple(self.hints)
+        hint = self.hints[min(_TRIES[key], len(self.hints) - 1)]
+        _TRIES[key] += 1
         raise CourseError(say("not yet: {wrong}. Hint: {hint}").format(wrong=wrong, hint=hint))
 
     def _difference(self, answer: Any) -> str | None:
