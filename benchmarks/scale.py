@@ -229,7 +229,7 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--rounds", type=int, default=7)
     options.add_argument("--rollouts", type=int, default=32, help="of each way in each round")
-    options.add_argument("--tokens", type=int, default=40, help="new tokens of each rollout")
+    options.add_argument("--tokens", type=int, default=32, help="new tokens of each rollout")
     options.add_argument("--out", type=Path)
     given = options.parse_args()
     torch.set_num_threads(1)

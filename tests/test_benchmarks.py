@@ -37,9 +37,13 @@ def test_every_way_runs_once_a_round_and_once_before(rounds: Any) -> None:
 def test_a_missed_target_is_listed_as_missed(rounds: Any, capsys: pytest.CaptureFixture[str]) -> None:
     assert rounds.verdict("opening", 250.0, 200.0, " ms")["met"] is False
     assert rounds.verdict("reading", 0.2, 0.2, " ms")["met"] is True
+    assert rounds.verdict("two workers", 1.69, 1.7, at_least=True)["met"] is False
+    assert rounds.verdict("two workers", 1.7, 1.7, at_least=True)["met"] is True
     assert capsys.readouterr().out.splitlines() == [
         "MISSED: opening 250 ms, target ≤ 200 ms",
         "met: reading 0.2 ms, target ≤ 0.2 ms",
+        "MISSED: two workers 1.69, target ≥ 1.7",
+        "met: two workers 1.7, target ≥ 1.7",
     ]
 
 
@@ -105,3 +109,16 @@ def test_attention_kernel_runs_and_agrees_with_plain_numpy(tmp_path: Path) -> No
     assert report["layer"]["floor"]["ratio"]["median"] == 1.0
     assert report["memory_mb"]["token_by_token"] == 64 * 300 * 300 * 4 / 1e6
     assert [target["target"] for target in report["targets"]] == [1.5, 1.5, 5.0, 80.0]
+
+
+def test_scale_runs_and_all_ways_store_the_same_bits(tmp_path: Path) -> None:
+    """The benchmark itself compares the traces of all engines, and tokens and experts of batches with single runs."""
+    report = run("scale", "--rounds", "2", "--rollouts", "4", "--tokens", "5", out=tmp_path / "scale.json")
+    assert (report["rollouts"], report["new_tokens"]) == (4, 20)
+    workers, batches = report["workers"], report["batches"]
+    assert {"local engine", "1 worker", "1 worker, again", "2 workers", "2 processes without Ray"} == workers.keys()
+    assert {"single", "single, again", *(f"batches of {n}" for n in (1, 2, 8, 32))} == batches.keys()
+    assert workers["1 worker"]["speed_up"]["median"] == batches["single"]["speed_up"]["median"] == 1.0
+    assert workers["2 workers"]["processor"]["workers"] > workers["2 workers"]["processor"]["this process"]
+    [target] = report["targets"]
+    assert (target["target"], target["found"]) == (1.7, workers["2 workers"]["speed_up"]["median"])
