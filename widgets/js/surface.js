@@ -89,6 +89,7 @@ function boxedWords(ctx, palette, x, y, width, height, words) {
 export function dottedFrame(ctx, palette, x, y, width, height) {
   ctx.save();
   ctx.strokeStyle = palette.secondary;
+  ctx.lineWidth = 1;
   ctx.setLineDash([1, 2]);
   ctx.strokeRect(x + 0.5, y + 0.5, width - 1, height - 1);
   ctx.restore();
