@@ -22,7 +22,7 @@ import workbench as wb
 from workbench.experiments.attention import AblateHead, MoveSink
 from workbench.experiments.experiment import Changed, experiment
 from workbench.experiments.experts import Force, MeanOutput, RouteAround, Scale, Swap, ZeroContribution
-from workbench.experiments.intervening import Intervention, Reading
+from workbench.experiments.intervening import Intervention, Reading, intervene
 from workbench.experiments.residual import AddVector, PatchResidual
 
 QUESTION = "47 + 85 = ?"
@@ -176,6 +176,24 @@ def test_experiments_are_those_of_hooks(name: str, far: wb.Model, tiny: wb.Model
         assert torch.equal(far.hf(ids).logits, before)
 
 
+GENERATING = [name for name in CHANGES if name != "route around in the chain"]
+
+
+@pytest.mark.parametrize("name", GENERATING)
+def test_a_changed_model_generates_as_under_hooks(
+    name: str, far: wb.Model, tiny: wb.Model, baseline: wb.Trace
+) -> None:
+    random_state = torch.get_rng_state()
+    wanted = CHANGES[name](tiny)
+    with intervene(tiny, wanted, num_prompt_tokens=baseline.num_prompt_tokens):
+        expected = wb.capture(tiny, QUESTION, effort="medium", seed=4, max_new_tokens=24)
+    with intervene(far, wanted, num_prompt_tokens=baseline.num_prompt_tokens):
+        found = wb.capture(far, QUESTION, effort="medium", seed=4, max_new_tokens=24)
+    assert_same(found, expected)
+    assert found.meta["truncated"] == expected.meta["truncated"]
+    assert torch.equal(torch.get_rng_state(), random_state)
+
+
 def test_controls_are_those_of_hooks(far: wb.Model, tiny: wb.Model, baseline: wb.Trace) -> None:
     found, expected = (
         experiment(m, baseline, RouteAround({2: [1]}), generate=False, controls=3, tolerance=5.0) for m in (far, tiny)
@@ -197,6 +215,9 @@ def test_a_server_without_our_package(served: wb.Model, tiny: wb.Model, baseline
         wanted = CHANGES[name](tiny)
         expected = experiment(tiny, baseline, wanted, generate=False)
         assert_same_change(experiment(served, baseline, wanted, generate=False), expected)
+    generated = [experiment(m, baseline, CHANGES["all at once"](tiny)) for m in (served, tiny)]
+    assert_same_change(*generated)
+    assert generated[0].answer == generated[1].answer != experiment(tiny, baseline, CHANGES["swap"](tiny)).answer
 
 
 def test_loading_sends_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -321,7 +342,10 @@ def test_a_status_that_fails_is_asked_for_again(served: wb.Model, monkeypatch: p
         (lambda m, _: wb.capture(m, QUESTION, on_token=print), r"from elsewhere it comes as a whole; leave them out"),
         (lambda m, _: wb.capture(m, QUESTION, show=True), r"follow a rollout token by token"),
         (lambda m, t: wb.replay(m, t, force_routing=True), r"force_routing writes to routers that are here"),
-        (lambda m, t: experiment(m, t, RouteAround({1: [3]})), r"reads but does not generate: .* Pass generate=False"),
+        (
+            lambda m, t: experiment(m, t, RouteAround({1: [3]}, "final")),
+            r"tiny generates elsewhere, where no channel is",
+        ),
         (lambda m, t: experiment(m, t, MoveSink({1: [0]}, by=2.0), generate=False), r"attention of layer 1 cannot be"),
         (lambda m, t: experiment(m, t, MeanOutput({1: [2]}), generate=False), r"has no mean outputs of experts: capt"),
         (

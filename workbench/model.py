@@ -54,8 +54,10 @@ class Model:
     """where those changes take the completion to begin; None where they do not ask"""
     remote: bool | str = False
     """where it runs: here; True: on NDIF; an address: on that server; "local": here, on the way to a server"""
-    edits: Callable[[Sequence[int]], Mapping[tuple[int, str], Any]] | None = field(default=None, repr=False)
-    """where it runs elsewhere, what changes it while it reads some tokens; `workbench.experiments` writes it"""
+    edits: Callable[[Sequence[int], int], tuple[Mapping[tuple[int, str], Any], dict[Any, Any]]] | None = field(
+        default=None, repr=False
+    )
+    """what changes one that runs elsewhere while it reads tokens and draws more; `workbench.experiments` writes it"""
     _weights_hash: str | None = field(default=None, repr=False)
 
     @property
@@ -201,8 +203,8 @@ class Model:
         """Raise `ModelError` where the model runs elsewhere, and ``what`` is only done to one that is here."""
         if self.remote:
             raise ModelError(
-                f"{self.name} was loaded with remote={self.remote!r}, which has no {what}: capture, replay and "
-                "experiments that read (generate=False) run there; for the rest load it without remote="
+                f"{self.name} was loaded with remote={self.remote!r}, which has no {what}: capture, replay and most "
+                "experiments run there (docs/remote.md); for the rest load it without remote="
             )
 
     def __repr__(self) -> str:

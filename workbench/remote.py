@@ -7,6 +7,7 @@ process: the job is packed, unpacked where our own modules are hidden, and run o
 
 import os
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -110,11 +111,6 @@ def capture(
 
 def _generated(model: Model, token_ids: Sequence[int], limit: int, temperature: float, seed: int) -> list[int]:
     """Have known tokens continued; return the whole sequence. Raises `ModelError` as `RemoteCollector.read`."""
-    if model.interventions:
-        raise ModelError(
-            f"{model.name} runs elsewhere, where a changed model reads but does not generate: which tokens a change "
-            "is for must be known before it is sent. Pass generate=False, or use replay."
-        )
     ends = model.end_token_ids
     sampling: dict[str, Any] = {"do_sample": False}
     if temperature > 0:
@@ -126,11 +122,19 @@ def _generated(model: Model, token_ids: Sequence[int], limit: int, temperature: 
         pad_token_id=ends[0] if ends else 0,
         disable_compile=True,
     )
-    found = _run(model, _generate, {"config": config, "seed": seed}, SPARE_BYTES, token_ids)
-    ids = found.get("token_ids")
-    if not isinstance(ids, Tensor) or ids.ndim != 2 or ids[0, : len(token_ids)].tolist() != list(token_ids):
-        raise ModelError(f"{model.name} answered with something else than a continuation of the tokens it was sent")
-    return [int(i) for i in ids[0, : len(token_ids) + limit]]
+    job = job_of(model, HookPlan(), token_ids, new=limit) | {
+        "config": config,
+        "seed": seed,
+        "num_known": len(token_ids),
+    }
+    found = _run(model, _generate_changed if model.interventions else _generate, job, SPARE_BYTES, token_ids)
+    pieces = found.get("token_ids")
+    if not isinstance(pieces, list) or not all(isinstance(one, Tensor) for one in pieces):
+        raise ModelError(f"{_host(model)} answered without the tokens that were asked for")
+    ids = [int(i) for piece in pieces for i in piece.flatten()][: len(token_ids) + limit]
+    if ids[: len(token_ids)] != list(token_ids) or len(ids) == len(token_ids):
+        raise ModelError(f"{_host(model)} answered with something else than a continuation of the tokens it was sent")
+    return ids
 
 
 def comparison(model: Model, token_ids: Sequence[int]) -> dict[str, NDArray[Any]]:
@@ -154,16 +158,17 @@ def _stamp(model: Model, dtype: str) -> dict[str, Any]:
     }
 
 
-def job_of(model: Model, plan: HookPlan, token_ids: Sequence[int], spec: CaptureSpec | None = None) -> dict[str, Any]:
-    """Return what `workbench.remote_job` is to read: plain values, and the changes of an experiment."""
+def job_of(
+    model: Model, plan: HookPlan, token_ids: Sequence[int], spec: CaptureSpec | None = None, new: int = 0
+) -> dict[str, Any]:
+    """Return what `workbench.remote_job` is to do with tokens, and up to ``new`` more: plain values, and changes."""
     family = model.family
     names = ("layers", "router", "experts", "attended", "queries", "keys", "rotary", "norm", "unembed", "sinks")
-    edits = model.edits(token_ids) if model.edits is not None else {}
+    edits, shared = model.edits(token_ids, new) if model.edits is not None else ({}, {})
     return {
         **{name: getattr(family, name) for name in names},
         "num_layers": model.num_layers,
         "vocab_size": int(model.config.vocab_size),
-        "routers": [n for n in model.router_layers if n in plan.router or {(n, "router"), (n, "experts")} & {*edits}],
         "read_routers": list(plan.router),
         "attention": list(plan.attention),
         "residual": list(plan.residual),
@@ -172,6 +177,7 @@ def job_of(model: Model, plan: HookPlan, token_ids: Sequence[int], spec: Capture
         "top": spec.top if spec is not None else 1,
         "targets": [int(i) for i in token_ids[1:]],
         "edits": edits,
+        "shared": shared,
     }
 
 
@@ -231,8 +237,21 @@ def _generate(lm: Any, backend: Any, job: dict[str, Any], ids: Tensor) -> dict[s
     found: dict[str, Any] = {}
     config, seed = job["config"], job["seed"]
     with torch.no_grad(), lm.generate(ids, generation_config=config, backend=backend) as tracer:
-        found = save({"token_ids": remote_job.draw(tracer, seed)})
+        found = save({"token_ids": [remote_job.draw(tracer, seed)]})
     return found  # noqa: RET504 (nnsight writes it here, when the block has run)
+
+
+def _generate_changed(lm: Any, backend: Any, job: dict[str, Any], ids: Tensor) -> dict[str, Any]:
+    from nnsight import save
+
+    found: dict[str, Any] = {}
+    config = job.pop("config")
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.filterwarnings("ignore", category=UserWarning)  # the loop ends with the generation, as it should
+        with lm.generate(ids, generation_config=config, backend=backend) as tracer:
+            found = save({"token_ids": []})
+            remote_job.draw_changed(lm, tracer, job, found["token_ids"])
+    return found
 
 
 def _run(model: Model, work: Work, job: dict[str, Any], max_bytes: int, token_ids: Sequence[int]) -> dict[str, Any]:

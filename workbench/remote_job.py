@@ -12,7 +12,7 @@ from torch import Tensor
 
 from workbench.derive import describe_draws, read_lens
 
-__all__ = ["compare", "draw", "read_forward"]
+__all__ = ["compare", "draw", "draw_changed", "read_forward", "trace_arrays"]
 
 ROWS = 256
 """Rows whose full distributions are held in float32 at once."""
@@ -52,7 +52,7 @@ def read_layer(model: Any, job: dict[str, Any], number: int, layers: dict[str, l
         keep("queries", rows_of(layer.get(job["queries"]).output))
         keep("keys", rows_of(layer.get(job["keys"]).output))
     change_input(layer, job, number, "attended")
-    if number in job["routers"]:
+    if number in job["read_routers"] or {(number, "router"), (number, "experts")} & {*job["edits"]}:
         logits, weights, indices = changed_output(layer.get(job["router"]), job, number, "router")
         if number in job["read_routers"]:
             keep("router_logits", logits)
@@ -140,3 +140,33 @@ def draw(tracer: Any, seed: int) -> Tensor:
         torch.manual_seed(seed)
         token_ids: Tensor = tracer.result
     return token_ids.detach().cpu()
+
+
+def draw_changed(model: Any, tracer: Any, job: dict[str, Any], pieces: list[Tensor]) -> None:
+    """Change every forward of a generation; ``pieces`` gets the prompt, then each token as it is drawn.
+
+    The loop ends with the generation, in the middle of its body, and nothing after it runs.
+    """
+    known = job["num_known"]
+    with torch.random.fork_rng(range(torch.cuda.device_count())):
+        torch.manual_seed(job["seed"])
+        for step in tracer.iter[:]:
+            pieces.append(
+                model.generator.streamer.output.detach().flatten().cpu()
+            )  # before each forward, and the last
+            job["shared"].clear()
+            start, stop = (0, known) if step == 0 else (known + step - 1, known + step)
+            now = {**job, "edits": edits_within(job["edits"], start, stop)}
+            for number in range(job["num_layers"]):
+                read_layer(model, now, number, {})
+
+
+def edits_within(edits: dict[Any, Any], start: int, stop: int) -> dict[Any, Any]:
+    """Return the edits of some rows of the sequence, for a forward over those."""
+    found: dict[Any, Any] = {}
+    for place, changes in edits.items():
+        for edit, rows in changes:
+            now = None if rows is None else rows[start:stop]
+            if now is None or any(now):
+                found.setdefault(place, []).append((edit, None if now is None or all(now) else now))
+    return found

@@ -98,17 +98,16 @@ class Reading:
         self._sent: list[tuple[Place, Tokens | Later, Any]] = []
 
     def __reduce__(self) -> Any:
-        """Refuse to be sent along with a change: where the model is, no reading follows it."""
+        """Refuse to be sent along with a change: there is no reading where the model is."""
         raise ModelError(f"a change of {self.model.name} follows the tokens as they are read, so it cannot be sent")
 
     def watch(self) -> None:
         """Put the hooks around the whole model; where it runs elsewhere, be asked for what is sent there."""
         if self.model.remote:
             self.model.edits = self._to_send
-            return
-        hf = self.model.hf
-        self.handles.append(hf.register_forward_pre_hook(self._begin, with_kwargs=True))
-        self.handles.append(hf.register_forward_hook(self._end))
+        else:
+            self.handles.append(self.model.hf.register_forward_pre_hook(self._begin, with_kwargs=True))
+            self.handles.append(self.model.hf.register_forward_hook(self._end))
 
     def change_output(
         self, module: nn.Module, where: str, tokens: Tokens | Later, edit: Callable[[Any, Rows], Any]
@@ -185,15 +184,17 @@ class Reading:
                     + "Choose other tokens."
                 )
 
-    def _to_send(self, token_ids: Sequence[int]) -> dict[Place, Any]:
-        """Return the changes at each place of a model elsewhere, each with the rows it is for, None for all."""
-        self.would_touch(token_ids)
+    def _to_send(self, token_ids: Sequence[int], new: int) -> tuple[dict[Place, Any], dict[Any, Any]]:
+        """Return the changes at each place of a model elsewhere, with the rows they are for, and what they share."""
+        if new and self._by_channel:
+            raise ModelError(f"{self.model.name} generates elsewhere, where no channel is told; name completion")
+        self.would_touch([*token_ids, *[-1] * new])
         self.shared.clear()
         found: dict[Place, Any] = {}
         for place, tokens, edit in self._sent:
             if any(rows := self._members[tokens]):
                 found.setdefault(place, []).append((edit, None if all(rows) else rows))
-        return found
+        return found, self.shared
 
     def _point(self, where: str, tokens: Tokens | Later) -> int:
         for each in (tokens.tokens, tokens) if isinstance(tokens, Later) else (tokens,):
