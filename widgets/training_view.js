@@ -43,6 +43,7 @@ function render({ model, el }) {
     asked = setTimeout(() => setText(note, ` · ${DEAF}`), PATIENCE_MS);
   });
 
+  let width = 0;
   const draw = () => {
     const facts = model.get("_facts");
     const ended = model.get("_ended");
@@ -52,11 +53,12 @@ function render({ model, el }) {
     setText(progress, ended ? "" : progressWords(facts, model.get("steps"), ended));
     stop.hidden = Boolean(ended);
     if (ended) setText(note, "");
-    if (!facts.done || !root.clientWidth) return;
+    width = root.clientWidth || width; // 0 while JupyterLab has the cell off the page, where the theme may change too
+    if (!facts.done || !width) return;
     setData(root, "done", facts.done);
     const steps = model.get("steps");
     painter.paint(palette, {
-      ...{ facts, steps, arrays: model.get("_arrays"), width: root.clientWidth - 28 },
+      ...{ facts, steps, arrays: model.get("_arrays"), width: width - 28 },
       columns: steps / model.get("_per_column"),
     });
     painter.surface.label(pictureWords(facts));

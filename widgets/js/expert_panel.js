@@ -255,12 +255,12 @@ export class ExpertPanel {
         h(
           "span",
           { class: "moe-expert-text" },
-          contextText(example.before, BEFORE_SHOWN),
+          h("span", { class: "moe-expert-before", text: contextText(example.before, BEFORE_SHOWN) }),
           h("b", {
             text: cellText(example.text, example.special),
             style: `background: ${palette.fill(amount)}; color: ${palette.textOnFill(amount)}`,
           }),
-          contextText(example.after),
+          h("span", { class: "moe-expert-after", text: contextText(example.after) }),
         ),
         h("span", { class: "moe-secondary", text: `#${example.rank}${weight}` }),
       );

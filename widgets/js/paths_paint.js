@@ -60,8 +60,9 @@ export class PathsPainter {
     const isChosen = ({ pair, from, to }) => (pair === row && from === expert) || (pair + 1 === row && to === expert);
     this.drawn = [];
     const [chosen, rest] = [this.flows.filter(isChosen), this.flows.filter((flow) => !isChosen(flow))];
-    for (const flow of rest) this.paintFlow(ctx, flow, palette.bar, palette.name === "dark" ? 0.42 : 0.28);
-    for (const flow of chosen) this.paintFlow(ctx, flow, palette.bar, 0.9);
+    const pale = palette.contrast ? 0.6 : palette.name === "dark" ? 0.42 : 0.28;
+    for (const flow of rest) this.paintFlow(ctx, flow, palette.bar, pale);
+    for (const flow of chosen) this.paintFlow(ctx, flow, palette.contrast ? palette.ink : palette.bar, 0.9);
     this.drawn.reverse(); // what was painted last is found first
     this.bars.forEach((bar, i) => this.paintBar(ctx, palette, bar, i, i === row ? expert : null));
     if (this.side) words.forEach((lines, i) => this.paintWords(ctx, palette, lines, i));
