@@ -220,6 +220,16 @@ def test_a_server_without_our_package(served: wb.Model, tiny: wb.Model, baseline
     assert generated[0].answer == generated[1].answer != experiment(tiny, baseline, CHANGES["swap"](tiny)).answer
 
 
+def test_what_ends_a_rollout_is_read_without_weights(tiny: wb.Model, tmp_path: Path) -> None:
+    folder = tmp_path / "other"
+    tiny.config.save_pretrained(folder)
+    tiny.tokenizer.save_pretrained(folder)
+    before = wb.load(str(folder), remote=True).end_token_ids
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [7, 11, 19]}))
+    assert wb.load(str(folder), remote=True).end_token_ids == [7, 11, 19] != before
+    assert wb.load("tiny", remote=True).end_token_ids == tiny.end_token_ids
+
+
 def test_loading_sends_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket.socket, "connect", lambda *_: pytest.fail("a connection was made"))
     monkeypatch.delenv("NDIF_API_KEY", raising=False)

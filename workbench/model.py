@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import resources
@@ -346,7 +346,7 @@ def _load_pretrained(name: str, tokenizer: Any, device: Any, dtype: Any) -> Mode
 def _load_elsewhere(name: str, tokenizer: Any, remote: bool | str) -> Model:
     """Build a model without weights, by nnsight, whose names for its parts are those of the server's."""
     from nnsight.modeling.transformers import TransformersModel
-    from transformers import AutoConfig, AutoTokenizer
+    from transformers import AutoConfig, AutoTokenizer, GenerationConfig
 
     source, _ = _locate(name)
     with _reading(name, "config.json", f"Expected a known family: {known_families()}. {NO_CODE}\n{KNOWN_NAMES}"):
@@ -356,6 +356,8 @@ def _load_elsewhere(name: str, tokenizer: Any, remote: bool | str) -> Model:
     with _reading(name, "the configuration", "Check that nnsight and transformers know this model."):
         lm = TransformersModel(source, task="text-generation", tokenizer=tokenizer)
     hf: Any = lm._module
+    with suppress(OSError):  # not every checkpoint has one; those that do name there what ends a rollout
+        hf.generation_config = GenerationConfig.from_pretrained(source)
     _check_tokenizer(name, hf, tokenizer)
     found = Model(hf.train(False), tokenizer, family, name, remote=remote)
     found.__dict__["nnsight"] = lm
