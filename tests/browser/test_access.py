@@ -12,6 +12,7 @@ from axe_playwright_python.sync_playwright import Axe
 from every_view import paged_views
 from lab import Heard, OpenNotebook
 from playwright.sync_api import Browser, Page, expect
+from written_trace import written_trace
 
 import widgets
 import workbench as wb
@@ -225,3 +226,20 @@ def test_nothing_moves_where_motion_is_not_wanted(opened: Any) -> None:
     page.locator(".moe-root").first.focus()
     page.keyboard.press("ArrowRight")
     assert page.locator(".moe-root").evaluate_all(MOVES) == []
+
+
+def test_characters_without_a_font_are_told(browser: Browser, tmp_path: Path) -> None:
+    """U+10FFFC is for private use: no font of any machine that runs this has it."""
+    page = browser.new_context(offline=True).new_page()
+    for name, token, words in (("lacking", " \U0010fffc", "1 character without a font here"), ("all", " é", None)):
+        export_page(written_trace(["so", token], ["4"]), tmp_path / f"{name}.html")
+        page.goto((tmp_path / f"{name}.html").as_uri())
+        page.locator(".moe-root[data-token]").wait_for()
+        settle(page)
+        badge = page.locator(".moe-badge").filter(has_text="without a font")
+        if words is None:
+            expect(badge).to_have_count(0)
+        else:
+            expect(badge).to_have_text(words)
+            assert "U+10FFFC" in (badge.get_attribute("title") or "")
+    page.context.close()

@@ -1,5 +1,6 @@
 // The head of the view: the question, where the trace comes from, what was captured and what was not, three buttons.
 
+import { fontless, fontlessBadge, uncommon } from "./fonts.js";
 import { h, setText } from "./surface.js";
 
 export const DTYPES = { float32: "fp32", bfloat16: "bf16", float16: "fp16" };
@@ -76,6 +77,10 @@ function captureBadge(name, arrays, facts) {
   };
 }
 
+function badgeOf({ text, kind, title }) {
+  return h("span", { class: `moe-badge moe-badge-${kind}`, text, title });
+}
+
 export class Header {
   constructor(explorer) {
     const { facts } = explorer;
@@ -108,15 +113,15 @@ export class Header {
         "div",
         { class: "moe-header-row" },
         this.facts(facts),
-        h(
-          "div",
-          { class: "moe-badges" },
-          ...badges(facts).map(({ text, kind, title }) =>
-            h("span", { class: `moe-badge moe-badge-${kind}`, text, title }),
-          ),
-        ),
+        (this.badges = h("div", { class: "moe-badges" }, ...badges(facts).map(badgeOf))),
       ),
     );
+    setTimeout(() => this.sayFontless(facts)); // after what is there is drawn
+  }
+
+  sayFontless({ vocabulary, question }) {
+    const badge = fontlessBadge(fontless(uncommon([question, ...(vocabulary?.texts ?? [])])));
+    if (badge) this.badges.append(badgeOf(badge));
   }
 
   facts(facts) {
