@@ -89,11 +89,20 @@ def save(page: Page, png: bytes, path: Path) -> None:
 
 
 def fewer_colours(rgb: Any) -> tuple[Any, Any]:
-    """Return the most frequent colours [COLOURS, 3] and for each pixel the number of the nearest [height, width]."""
+    """Return at most COLOURS colours [colour, 3] and for each pixel the number of the nearest [height, width].
+
+    Half are the most frequent; each of the others is the one that is furthest from those before it, so that a hue that
+    a few words have is kept.
+    """
     whole = rgb.reshape(-1, 3).astype(np.int32) @ np.array([65536, 256, 1], np.int32)
     colours, which, counts = np.unique(whole, return_inverse=True, return_counts=True)
     channels = np.stack([colours >> 16, colours >> 8 & 255, colours & 255], -1)
-    kept = channels[np.argsort(-counts)[:COLOURS]]
+    chosen = np.argsort(-counts)[: COLOURS // 2].tolist()
+    far = np.min([np.abs(channels - channels[one]).sum(-1) for one in chosen], axis=0)
+    while len(chosen) < COLOURS and far.any():
+        chosen.append(int(far.argmax()))
+        far = np.minimum(far, np.abs(channels - channels[chosen[-1]]).sum(-1))
+    kept = channels[chosen]
     nearest = np.array([np.abs(kept - one).sum(-1).argmin() for one in channels], np.uint8)
     return kept.astype(np.uint8), nearest[which].reshape(rgb.shape[:2])
 
@@ -116,7 +125,7 @@ def main() -> None:
     server = start_lab(Path(tempfile.mkdtemp()))
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=find_chromium(playwright), args=CHROMIUM_ARGUMENTS)
-        page = chromium.new_page(viewport={"width": 1440, "height": 1200})
+        page = chromium.new_page(viewport={"width": 1440, "height": 1500})
         try:
             server.wait_until_up()
             take_all(server, page, Heard())
