@@ -157,6 +157,9 @@ def test_every_public_name_has_its_documentation(site: Path) -> None:
     used = {name for source in [*DOCS.rglob("*.md"), README] for name in imported_names(source)}
     used = {name for name in used if not name.startswith("workbench.tiny.")}  # how the embedded model was made
     assert not {name for name in used if name.rpartition(".")[2] not in shown}, "in a page, but on none of docs/api"
+    measures = set(re.findall(r"`([a-z]+_[a-z_]+)`", (DOCS / "methods.md").read_text(encoding="utf-8")))
+    assert len(measures) > 25
+    assert measures <= shown, "in docs/methods.md, but on none of docs/api"
 
 
 def test_every_view_has_a_guide_with_the_keys_of_the_view() -> None:
