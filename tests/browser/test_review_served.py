@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from axe_playwright_python.sync_playwright import Axe
 from lab import Heard, Serve, write_notebook
 from playwright.sync_api import Browser, Page, expect
 from reviewing import folder_of
@@ -29,6 +30,8 @@ def at_the_desk(browser: Browser, address: str, name: str, heard: Heard) -> Page
     page.get_by_role("button", name=name, exact=True).click()
     expect(page.locator(".moe-desk")).to_have_attribute("data-chain", "hidden", timeout=120_000)
     expect(page.locator(".moe-desk")).to_contain_text(f"you are {name}")
+    found = Axe().run(page, context=".moe-desk").response["violations"]
+    assert [v["id"] for v in found if v["impact"] in ("serious", "critical")] == []
     page.locator(".moe-desk").focus()
     return page
 
