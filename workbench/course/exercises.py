@@ -24,8 +24,8 @@ class Exercise:
 
     Args:
         expected: the right answer: a number, an array, a text or a collection of them. A set has no order.
-        hints: the first comes with the first wrong answer, the next with the next, also where its cell makes the exercise
-            anew; the last one stays.
+        hints: the first comes with the first wrong answer, the next with the next, also where a cell makes the
+            exercise anew; the last one stays.
         tolerance: absolute and relative, of numbers.
     """
 
