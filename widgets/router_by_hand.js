@@ -4,6 +4,7 @@ import { themeName, watchTheme } from "./js/palette.js";
 import { chosenWeights, comparison, formula, marginOf, signed, topExperts } from "./js/router_words.js";
 import { h, setData, setText } from "./js/surface.js";
 import { inLanguage } from "./js/texts.js";
+import { cellText } from "./js/tokens.js";
 
 const STEP = 0.01;
 
@@ -85,8 +86,11 @@ function startWords(facts, say) {
 function place(facts, say) {
   if (facts.token === undefined) return [say("logits given by hand")];
   return [
-    h("b", { class: "moe-code", text: facts.text }),
-    ` · ${say("token {token}, layer {layer}", facts)} · ${say("captured: {source}", facts)}`,
+    h("b", { class: "moe-code", text: cellText(facts.text, facts.special) }),
+    " · ",
+    say("token {token}, layer {layer}", facts),
+    " · ",
+    say("captured: {source}", facts),
   ];
 }
 

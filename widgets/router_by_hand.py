@@ -102,6 +102,7 @@ def _captured(trace: Trace, token: int, layer: int) -> "tuple[np.ndarray[Any, np
         "token": token,
         "layer": layer,
         "text": trace.token_text(token),
+        "special": trace.is_special(token),
         "source": trace.source("router_logits"),
         "nearTie": float(trace.meta.get("near_tie", 0.1)),
     }

@@ -9,13 +9,14 @@ from playwright.sync_api import expect
 
 import workbench as wb
 
-HOSTILE = PAYLOADS[0] + PAYLOADS[11]
+HOSTILE = "\u202e" + PAYLOADS[0] + PAYLOADS[11]
+SHOWN = "⟨202E⟩" + PAYLOADS[0]
 CELLS = [
     "import numpy as np\nimport workbench as wb\nfrom widgets.router_by_hand import RouterByHand\n"
     "from widgets.prediction import Prediction\nfrom workbench.course.texts import texts",
     "trace = wb.open_trace('router.safetensors')\n"
     "hand = RouterByHand(trace, token=5, layer=1)\n"
-    f"hand._facts = hand._facts | {{'text': {HOSTILE!r}}}\nhand",
+    f"hand._facts = hand._facts | {{'text': {HOSTILE!r}, 'special': False}}\nhand",
     "texts('zh_CN')\nasked = Prediction('多少？', 4, unit='个'); asked",
     "free = RouterByHand([0.5, 2.0, -1.0, 1.25], top_k=2); free",
 ]
@@ -62,7 +63,8 @@ def test_move_a_logit(lab_notebook: OpenNotebook, lab_server: LabServer, odd: wb
     expect(hand.locator(".moe-by-hand-rank").nth(last)).not_to_have_text("")
 
     # Texts are texts.
-    expect(hand.locator(".moe-by-hand-header b")).to_have_text(HOSTILE)
+    expect(hand.locator(".moe-by-hand-header b")).to_contain_text(SHOWN)
+    expect(hand.locator(".moe-by-hand-header b")).not_to_contain_text("\u202e")
     assert page.evaluate("window.__hit") is None
 
     # Chinese, because the lesson asked for it; a language can be changed.
@@ -74,6 +76,7 @@ def test_move_a_logit(lab_notebook: OpenNotebook, lab_server: LabServer, odd: wb
     expect(page.locator(".moe-prediction").get_by_role("status")).to_contain_text("→ 高了 4，相差 2 倍")
     notebook.execute("hand.language = 'zh_CN'")
     expect(hand.get_by_role("button", name="恢复模型的 logit")).to_be_enabled()
+    expect(hand.locator(".moe-by-hand-header")).to_contain_text("第 5 号词元，第 1 层")
     notebook.screenshot("router_by_hand_zh", of=notebook.cell_output(1))
     notebook.execute("hand.language = ''")
     expect(hand.get_by_role("button", name="Back to the model's logits")).to_be_enabled()

@@ -180,6 +180,16 @@ def test_catalogues_know_the_messages_of_today() -> None:
             assert {one.id for one in catalogue if one.id} == {text for text, _ in wanted}, "run the builder"
 
 
+def test_every_text_of_a_speaking_view_is_in_its_catalogue() -> None:
+    """Babel's reader of JavaScript does not look into template literals."""
+    known = {text for text, _ in build.interface_messages()}
+    for path in [*(build.ROOT / "widgets").glob("*.js"), *(build.ROOT / "widgets/js").glob("*.js")]:
+        source = path.read_text(encoding="utf-8")
+        if 'texts.js"' in source:
+            said = re.findall(r'\bsay\(\s*"((?:[^"\\]|\\.)*)"', source)
+            assert set(said) <= known, path.name
+
+
 def lesson(*cells: Any) -> Any:
     return nbformat.v4.new_notebook(cells=list(cells))
 
