@@ -23,7 +23,7 @@ import workbench as wb
 from workbench.experiments import sweep
 from workbench.experiments.experts import RouteAround
 from workbench.experiments.intervening import intervene
-from workbench.scale.rollouts import Stored
+from workbench.scale.rollouts import Stored, identity
 from workbench.scale.spent import Spent
 
 QUESTIONS = ("47+85=?", "12+9=?", "31+30+7=?")
@@ -259,6 +259,11 @@ def test_what_cannot_run_is_refused(cluster: None, tiny: wb.Model, tmp_path: Pat
     refused(
         "GptOssForCausalLM is only in this process's memory. Save it .* with save_pretrained", memory, engine="ray"
     )
+    refused(
+        "tiny runs elsewhere and needs no workers here; .* engine='local'",
+        wb.load("tiny", remote="local"),
+        engine="ray",
+    )
     with intervene(tiny, RouteAround({1: [3]})):
         refused("an intervention changes the model in this process only; .* engine='local'", engine="ray")
 
@@ -275,6 +280,18 @@ def test_a_cluster_that_would_listen_to_others_is_not_started(tmp_path: Path) ->
     run = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=300)
     assert "Ray was imported before the sweep, so a cluster started now would listen to other machines." in run.stdout
     assert run.stdout.splitlines()[-1] == "False"
+
+
+def test_a_model_elsewhere_is_told_by_where_it_runs() -> None:
+    there = wb.load("tiny", remote="http://127.0.0.1:9")
+    known = identity(there)
+    assert known == {
+        "model": "tiny",
+        "revision": None,
+        "dtype": known["dtype"],
+        "weights": "not available",
+        "remote": "http://127.0.0.1:9",
+    }
 
 
 def test_cost_is_counted_and_projected() -> None:

@@ -234,6 +234,8 @@ def _recipe(model: Model | Unloaded) -> _Recipe:
     else:
         if model.interventions:
             raise ModelError("an intervention changes the model in this process only; sweep with engine='local'")
+        if model.remote:
+            raise ModelError(f"{model.name} runs elsewhere and needs no workers here; sweep with engine='local'")
         folder = model.folder or Path(model.name)
         device, dtype = model.device.type, model.dtype
     is_folder = model.name not in EMBEDDED_FOLDERS and folder.is_dir()

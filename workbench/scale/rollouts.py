@@ -128,10 +128,12 @@ def was_interrupted(trace: Trace) -> bool:
 
 def identity(model: Model) -> dict[str, Any]:
     """Return what tells a model from another: its name, revision, weights, dtype, and what changes it now."""
-    weights = model.weights_hash
-    if weights == "not available":
-        weights = _fingerprint(model)
-    known = {"model": model.name, "revision": model.revision, "weights": weights, "dtype": model.dtype}
+    known: dict[str, Any] = {"model": model.name, "revision": model.revision, "dtype": model.dtype}
+    if model.remote and model.remote != "local":  # its weights are not here, so only where it runs is known
+        known |= {"weights": "not available", "remote": model.remote}
+    else:
+        on_disk = model.weights_hash
+        known["weights"] = _fingerprint(model) if on_disk == "not available" else on_disk
     return known | ({"interventions": list(model.interventions)} if model.interventions else {})
 
 
