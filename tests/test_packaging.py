@@ -45,7 +45,7 @@ def test_the_wheel_holds_what_runs_and_nothing_else(wheel: Path) -> None:
     assert not [name for name in names if "__pycache__" in name or "test" in Path(name).parts]
     assert {"workbench/py.typed", "widgets/py.typed"} <= code
     notebooks = {name.split("/share/moe-workbench/")[1] for name in names if ".data/data/share/" in name}
-    assert notebooks == {f"notebooks/{path.name}" for path in (ROOT / "notebooks").glob("*.ipynb")}
+    assert notebooks == {path.relative_to(ROOT).as_posix() for path in (ROOT / "notebooks").rglob("*.ipynb")}
     size = sum(zipfile.ZipFile(wheel).getinfo(name).file_size for name in names)
     assert size < 7_000_000  # 2.2 MB each for two models
 
