@@ -1,6 +1,8 @@
 # make lab    install and open JupyterLab on the first notebook
+# make course the same, on the index of the course
 # make test   install what the tests need and run them all: those without a browser in parallel, then the others
 # make lint   ruff and mypy
+# make docs   the documentation as a site, into docs/_build
 # make model  train the embedded model from its fixed seed (about an hour on two cores; resumes)
 # make bench  the benchmarks, each with its comparison in the same run
 # On a Linux machine without a GPU, put PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu in front: PyPI's
@@ -11,10 +13,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: lab test lint model bench constraints
+.PHONY: lab course test lint docs model bench constraints
 
 lab: $(VENV)/installed
 	$(BIN)/workbench lab
+
+course: $(VENV)/installed
+	$(BIN)/workbench lab --course
 
 test: $(VENV)/installed-test
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --ignore tests/browser
@@ -23,6 +28,9 @@ test: $(VENV)/installed-test
 lint: $(VENV)/installed-test
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+docs: $(VENV)/installed-test
+	$(BIN)/python -m sphinx -q -W --keep-going --fresh-env --write-all docs docs/_build
 
 model: $(VENV)/installed
 	$(BIN)/python -m workbench.tiny.train --out runs/tiny --export runs/tiny/weights

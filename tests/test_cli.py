@@ -10,7 +10,7 @@ import pytest
 
 import workbench as wb
 from workbench.cli import main
-from workbench.lab import first_notebook, notebook_for, shipped_notebook
+from workbench.lab import course_index, first_notebook, notebook_for, shipped_notebook
 
 
 def workbench(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
@@ -175,6 +175,17 @@ def test_a_notebook_that_is_there_is_kept(tmp_path: Path, short_trace: wb.Trace)
     path.write_text("{}")
     with pytest.raises(FileExistsError, match=r"t\.safetensors\.ipynb exists and is no notebook for t\.safetensors"):
         notebook_for(trace)
+
+
+def test_the_course_is_copied_once_whole(tmp_path: Path) -> None:
+    index = course_index(tmp_path)
+    assert index == tmp_path / "course" / "index.ipynb"
+    shipped = shipped_notebook("course/index.ipynb").parent
+    names = {path.relative_to(shipped) for path in shipped.rglob("*.ipynb")}
+    assert {path.relative_to(index.parent) for path in index.parent.rglob("*.ipynb")} == names
+    assert {name.name[0] for name in names} == {*"12345678i"}
+    index.write_text("mine")
+    assert course_index(tmp_path).read_text() == "mine"
 
 
 def test_the_first_notebook_is_copied_once(tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ def test_the_wheel_holds_what_runs_and_nothing_else(wheel: Path) -> None:
     notebooks = {name.split("/share/moe-workbench/")[1] for name in names if ".data/data/share/" in name}
     assert notebooks == {path.relative_to(ROOT).as_posix() for path in (ROOT / "notebooks").rglob("*.ipynb")}
     size = sum(zipfile.ZipFile(wheel).getinfo(name).file_size for name in names)
-    assert size < 7_000_000  # 2.2 MB each for two models
+    assert size < 8_000_000  # 2.2 MB each for two models
 
 
 def test_it_installs_and_runs_without_the_checkout(wheel: Path, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ EXAMPLES = """examples:
 
 LAB_EXAMPLES = """examples:
   workbench lab
+  workbench lab --course
   workbench lab my_notebook.ipynb --no-browser --port 8899"""
 
 SIZE_EXAMPLES = """examples:
@@ -54,10 +55,12 @@ def _parser() -> argparse.ArgumentParser:
 
     lab = _described(commands.add_parser("lab", help="open JupyterLab on the first notebook or yours"), LAB_EXAMPLES)
     lab.description = (
-        "Open JupyterLab on this machine's loopback. Without a notebook it is the first one, "
-        "which is copied to this folder when it is not here yet."
+        "Open JupyterLab on this machine's loopback. Without a notebook it is the first one, or that of the course; "
+        "they are copied to this folder when they are not here yet."
     )
-    lab.add_argument("notebook", nargs="?", type=Path, help="default: 01_first_trace.ipynb")
+    opened = lab.add_mutually_exclusive_group()
+    opened.add_argument("notebook", nargs="?", type=Path, help="default: 01_first_trace.ipynb")
+    opened.add_argument("--course", action="store_true", help="the index of the course on routing")
     _server_options(lab)
     lab.set_defaults(run=_lab)
 
@@ -96,9 +99,9 @@ def _server_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _lab(options: argparse.Namespace) -> None:
-    from workbench.lab import first_notebook, run_lab
+    from workbench.lab import course_index, first_notebook, run_lab
 
-    notebook = options.notebook or first_notebook(Path.cwd())
+    notebook = options.notebook or (course_index if options.course else first_notebook)(Path.cwd())
     if not notebook.is_file():
         raise FileNotFoundError(f"expected a notebook, found no file {notebook}")
     run_lab(notebook, not options.no_browser, options.port)

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-__all__ = ["FIRST_NOTEBOOK", "first_notebook", "notebook_for", "run_lab", "shipped_notebook"]
+__all__ = ["FIRST_NOTEBOOK", "course_index", "first_notebook", "notebook_for", "run_lab", "shipped_notebook"]
 
-FIRST_NOTEBOOK = "01_first_trace.ipynb"
+FIRST_NOTEBOOK, COURSE_INDEX = "01_first_trace.ipynb", "course/index.ipynb"
 
 
 def run_lab(notebook: Path, browser: bool = True, port: int | None = None) -> None:
@@ -47,7 +47,7 @@ def _add_settings() -> None:
 
 
 def shipped_notebook(name: str = FIRST_NOTEBOOK) -> Path:
-    """Return where the notebook ``name`` lies: in the checkout, or where the wheel put it.
+    """Return where the notebook ``name``, as ``course/index.ipynb``, lies: in the checkout, or in the wheel's data.
 
     Raises:
         FileNotFoundError: it is in neither.
@@ -56,7 +56,7 @@ def shipped_notebook(name: str = FIRST_NOTEBOOK) -> Path:
     if checkout.is_file():
         return checkout
     for file in metadata.files("moe-workbench") or ():
-        if file.name == name:
+        if file.as_posix().endswith(f"/notebooks/{name}"):
             return Path(str(file.locate()))
     raise FileNotFoundError(f"expected the notebook {name} in the installation, found none; reinstall moe-workbench")
 
@@ -67,6 +67,16 @@ def first_notebook(folder: Path) -> Path:
         if place.is_file():
             return place
     return Path(shutil.copy(shipped_notebook(), folder / FIRST_NOTEBOOK))
+
+
+def course_index(folder: Path) -> Path:
+    """Return the index of the course for someone who works in ``folder``, which is given a copy when it has none."""
+    for place in (folder / "notebooks" / COURSE_INDEX, folder / COURSE_INDEX):
+        if place.is_file():
+            return place
+    index = folder / COURSE_INDEX
+    shutil.copytree(shipped_notebook(COURSE_INDEX).parent, index.parent, dirs_exist_ok=True)
+    return index
 
 
 def notebook_for(trace: Path) -> Path:
