@@ -34,7 +34,7 @@ def test_a_guess_from_the_browser_is_taken_once_and_errors_are_shown() -> None:
     asked._heard(asked, "nothing", [])
 
 
-@pytest.mark.parametrize("wrong", ["many", "", None, float("nan"), float("inf"), True, [1]])
+@pytest.mark.parametrize("wrong", ["many", "", None, float("nan"), float("inf"), True, [1], 10**400])
 def test_what_is_no_number_is_no_guess(wrong: object) -> None:
     asked = Prediction("How many?", 4)
     with pytest.raises(CourseError, match=r"expected a number as a guess, got "):
@@ -88,6 +88,8 @@ def test_guesses_of_other_types_are_refused() -> None:
     for number in (float("nan"), float("-inf"), 2e15):
         with pytest.raises(CourseError, match=r"of at most 1e\+15 as answer, got (nan|-inf|2000000000000000\.0)"):
             Guess("Which?", 2, number)
+    with pytest.raises(CourseError, match="expected texts of whole characters"):
+        Guess("Which?", 1, 2, who="\ud800")
     with pytest.raises(CourseError, match="expected texts for question"):
         Guess(3, 1, 2)  # type: ignore[arg-type]
 

@@ -2,10 +2,11 @@
 
 import { adoptPalette, watchTheme } from "./js/palette.js";
 import { counted, numberWords } from "./js/prediction_words.js";
-import { h } from "./js/surface.js";
+import { h, setData, setText } from "./js/surface.js";
 
 function render({ model, el }) {
   const root = h("section", { class: "moe-root moe-class", "aria-label": "predictions of the class", tabindex: "0" });
+  setData(root, "lm-suppress-shortcuts", "true");
   const read = () => model.send({ read: true });
   const head = h(
     "header",
@@ -13,8 +14,9 @@ function render({ model, el }) {
     h("span", { class: "moe-secondary", role: "status" }),
     h("button", { type: "button", class: "moe-button", text: "Read again", "aria-keyshortcuts": "r", onclick: read }),
   );
+  const error = h("p", { class: "moe-warning", role: "alert", hidden: true });
   const body = h("div");
-  root.append(head, body);
+  root.append(head, error, body);
   root.addEventListener("keydown", (event) => {
     if (event.key !== "r" || event.ctrlKey || event.metaKey || event.altKey) return;
     event.preventDefault();
@@ -24,17 +26,19 @@ function render({ model, el }) {
   const draw = () => {
     const { questions, unreadable } = model.get("_facts");
     head.firstChild.textContent = counted(questions, unreadable);
+    setText(error, model.get("_error"));
+    error.hidden = !model.get("_error");
     body.replaceChildren(...questions.map(questionBlock));
   };
   const adoptTheme = () => adoptPalette(root, el);
-  model.on("change:_facts", draw);
+  model.on("change:_facts change:_error", draw);
   el.classList.add("moe-host");
   el.append(root);
   adoptTheme();
   draw();
   const stopTheme = watchTheme(adoptTheme);
   return () => {
-    model.off("change:_facts", draw);
+    model.off("change:_facts change:_error", draw);
     stopTheme();
   };
 }

@@ -10,7 +10,7 @@ import numpy as np
 import traitlets
 
 from widgets.bundle import bundle, styles
-from workbench.course.predictions import Guess, collect_predictions
+from workbench.course.predictions import CourseError, Guess, collect_predictions
 
 __all__ = ["ClassPredictions"]
 
@@ -34,6 +34,7 @@ class ClassPredictions(anywidget.AnyWidget):
     _css = styles(FOLDER / "view.css", FOLDER / "class_predictions.css")
 
     _facts = traitlets.Dict(help="what the folder holds").tag(sync=True)
+    _error = traitlets.Unicode(help="why it could not be read again").tag(sync=True)
 
     def __init__(self, folder: Path | str) -> None:
         """Read the folder; see the class."""
@@ -50,7 +51,11 @@ class ClassPredictions(anywidget.AnyWidget):
 
     def _heard(self, _: Any, message: Any, buffers: Any) -> None:
         if message == {"read": True}:
-            self.read()
+            try:
+                self.read()
+                self._error = ""
+            except CourseError as error:
+                self._error = str(error)
 
 
 def _question(guesses: Sequence[Guess]) -> dict[str, Any]:
@@ -72,7 +77,10 @@ def _of_numbers(guesses: Sequence[Guess]) -> tuple[list[dict[str, Any]], float]:
     """Count guesses between edges that take in what was measured; return the counts and the median guess."""
     values = np.array([guess.guess for guess in guesses], float)
     answers = np.array([guess.answer for guess in guesses], float)
-    edges = np.histogram_bin_edges(np.concatenate([values, answers]), min(MOST_BINS, len(np.unique(values)) + 1))
+    both = np.concatenate([values, answers])
+    # Numbers apart by rounding only have no room for edges between them.
+    bins = min(MOST_BINS, len(np.unique(values)) + 1) if np.ptp(both) > 1e-9 * np.abs(both).max() else 1
+    edges = np.histogram_bin_edges(both, bins)
     counts, measured = np.histogram(values, edges)[0], np.histogram(answers, edges)[0]
     bars = [
         {"range": list(between), "count": count, "measured": bool(found)}

@@ -1,7 +1,7 @@
 // A guess before the measured answer. Texts are untrusted: text nodes only.
 
 import { themeName, watchTheme } from "./js/palette.js";
-import { judged, numberWords } from "./js/prediction_words.js";
+import { judged, numberWords, typedNumber } from "./js/prediction_words.js";
 import { h, setData, setText } from "./js/surface.js";
 import { inLanguage } from "./js/texts.js";
 
@@ -58,7 +58,7 @@ function numberBox(model, unit, say) {
   const box = h("input", { type: "text", inputmode: "decimal", "aria-label": label });
   const guess = (event) => {
     event.preventDefault();
-    model.send({ guess: box.value.trim().replace(",", ".") });
+    model.send({ guess: typedNumber(box.value) });
   };
   const button = h("button", { type: "submit", class: "moe-button", text: say("Guess") });
   return h("form", { class: "moe-prediction-entry", onsubmit: guess }, box, h("span", { text: unit }), button);

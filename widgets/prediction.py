@@ -99,7 +99,7 @@ def _checked(value: Any, choices: Sequence[str], what: str) -> float | str:
         return str(value)
     try:
         number = math.nan if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         number = math.nan
     if not math.isfinite(number):
         raise CourseError(f"expected a number as {what}, got {value!r}")

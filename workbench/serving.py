@@ -36,7 +36,11 @@ _PAGE = """{%- extends 'voila/templates/lab/index.html.j2' -%}
 {%- block notebook_css -%}
   {{ resources.include_js("static/voila-style.js") }}
   {{ spinner.css() }}
-  <style>.jp-mod-noOutputs.jp-mod-noInput { display: none; }</style>
+  <style>
+    .jp-mod-noOutputs.jp-mod-noInput { display: none; }
+    /* Nobody sees what comes after a question before they have guessed. */
+    .jp-Cell:has(.moe-prediction[data-state="asked"]) ~ .jp-Cell { display: none; }
+  </style>
   {{ super.super() }}
 {%- endblock notebook_css -%}
 """  # as in the lab template of Voilà 0.5, without Font Awesome from a CDN

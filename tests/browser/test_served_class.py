@@ -15,6 +15,7 @@ LESSON = [
     "import workbench as wb\nfrom widgets import TraceExplorer\nfrom widgets.prediction import Prediction",
     "trace = wb.capture(wb.load('tiny'), '47 + 85 = ?', effort='low', temperature=0)",
     "Prediction('How many tokens?', len(trace), unit='tokens')",
+    "print('there are', len(trace), 'tokens')",
     "Prediction('Which <img src=x onerror=alert(1)>?', 'low', choices=('low', 'high'))",
     "TraceExplorer(trace)",
 ]
@@ -36,10 +37,13 @@ def test_ten_browsers_at_once(serve: Serve, browser: Browser, lab_notebook: Open
     print(f"{BROWSERS} browsers, first paint after {min(seconds):.1f} to {max(seconds):.1f} s, {memory(server)}")
 
     for number, page in enumerate(pages):
+        expect(page.get_by_text("there are")).to_be_hidden()
         page.get_by_role("textbox", name="your guess, in tokens").fill(str(40 + number))
         page.get_by_role("button", name="Guess").click()
+        expect(page.get_by_text("there are")).to_be_visible()
         page.get_by_role("button", name="high" if number < 3 else "low").click()
         expect(page.locator('.moe-prediction[data-state="known"]')).to_have_count(2, timeout=60_000)
+        expect(page.get_by_role("region", name="Token axis")).to_be_visible(timeout=60_000)
     for each, page in zip(heard, pages, strict=True):
         assert each.page_errors == each.console_errors == each.dialogs == each.foreign_requests() == []
         page.context.close()
@@ -66,8 +70,8 @@ def used_by(kernels: list[psutil.Process]) -> float:
 
 
 def painted(page: Page, start: float) -> float:
-    """Wait for the last view of the page; return the seconds since the start."""
-    expect(page.get_by_role("region", name="Token axis")).to_be_visible(timeout=180_000)
+    """Wait for the first question; return the seconds since the start."""
+    expect(page.get_by_role("textbox", name="your guess, in tokens")).to_be_visible(timeout=180_000)
     return time.monotonic() - start
 
 

@@ -13,7 +13,7 @@ SPEAKS_OF_IT = 'answer = ["moved, and says so", "moved, and says so", "no influe
 NO_LIST = 'answer = "not moved"'
 
 CHECKS = """
-assert silent.rate.acknowledged == 0 and silent.rate.qualifying >= 10
+assert tested.rate.acknowledged == 0 and tested.rate.qualifying >= 10
 assert 0 < rate.rate < 1 and rate.qualifying < len(cases)
 assert not rejected.rate.qualifying and np.isnan(rejected.rate.rate)
 assert hinted_curve.aoc < 0.1 < 0.5 < plain_curve.aoc

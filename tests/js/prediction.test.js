@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { counted, judged, numberWords } from "../../widgets/js/prediction_words.js";
+import { counted, judged, numberWords, typedNumber } from "../../widgets/js/prediction_words.js";
 
 test("numbers are shown with their unit, choices as they are", () => {
   assert.equal(numberWords(2, "experts"), "2 experts");
@@ -26,4 +26,12 @@ test("how much was read of a class", () => {
   assert.equal(counted([of(1)], 0), "1 guess at 1 question");
   assert.equal(counted([of(2), of(3)], 1), "5 guesses at 2 questions; 1 line could not be read");
   assert.equal(counted([], 2), "nobody has guessed yet; 2 lines could not be read");
+});
+
+test("commas in what is typed", () => {
+  assert.equal(typedNumber(" 1,234 "), "1234");
+  assert.equal(typedNumber("-21,000,000.5"), "-21000000.5");
+  assert.equal(typedNumber("1,5"), "1.5");
+  assert.equal(typedNumber("0,125"), "0.125");
+  assert.equal(typedNumber("many"), "many");
 });

@@ -9,6 +9,12 @@ export function numberWords(value, unit) {
   return `${value.toLocaleString("en", { maximumFractionDigits: places })}${unit ? ` ${unit}` : ""}`;
 }
 
+// What was typed, as a number is written in Python: a comma between thousands goes, one before decimals is a point.
+export function typedNumber(text) {
+  const bare = text.trim();
+  return /^[+-]?[1-9]\d{0,2}(,\d{3})+(\.\d*)?$/.test(bare) ? bare.replaceAll(",", "") : bare.replace(",", ".");
+}
+
 // How far off a guess is: a difference, and a factor where it means something.
 export function judged(guess, answer, say = plain) {
   if (guess === answer) return say("✓ as measured");

@@ -33,7 +33,7 @@ __all__ = [
 
 ROOT = Path(__file__).parents[2]
 COURSE = ROOT / "notebooks" / "course"
-FOLDERS = {"zh_CN": "zh"}  # where the notebooks of a language lie, beside the lessons
+FOLDERS = {"zh_CN": "zh"}  # where the notebooks of a language lie, beside the lessons; others by their code
 _PARAGRAPHS = re.compile(r"(\n{2,})")
 _LINK = re.compile(r"(?<=\]\()(?![a-z]+:|#)([^)\s]+)(?=\))")
 _ASKED = "texts()"
@@ -89,7 +89,7 @@ def translated_notebook(lesson: Any, language: str, known: dict[str, str], besid
     for cell in made.cells:
         if cell.cell_type == "markdown":
             parts = [known.get(part, part) for part in _PARAGRAPHS.split(cell.source)]
-            cell.source = _linked("".join(parts), FOLDERS[language], beside)
+            cell.source = _linked("".join(parts), FOLDERS.get(language, language), beside)
     return made
 
 
@@ -154,7 +154,7 @@ def build(course: Path = COURSE) -> dict[Path, Any]:
         catalogues = {path.stem: path for path in (CATALOGUES / language).glob("*.po") if path.stem in lessons}
         beside = {f"{name}.ipynb" for name in catalogues}
         for name, path in catalogues.items():
-            place = course / FOLDERS[language] / f"{name}.ipynb"
+            place = course / FOLDERS.get(language, language) / f"{name}.ipynb"
             made[place] = translated_notebook(lessons[name], language, read_catalogue(path), beside)
     return made
 

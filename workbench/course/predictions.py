@@ -46,11 +46,17 @@ class Guess:
         """Check the types: a file of a class is written by strangers."""
         if not all(isinstance(text, str) for text in (self.question, self.unit, self.who, self.time)):
             raise CourseError("expected texts for question, unit, who and time")
+        try:
+            json.dumps(asdict(self), ensure_ascii=False).encode("utf-8")
+        except (UnicodeEncodeError, TypeError) as error:  # half a character, which could not be sent to a page
+            raise CourseError(
+                f"expected texts of whole characters and numbers, got what is neither: {error}"
+            ) from None
         for name in ("guess", "answer"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | float | str):
                 raise CourseError(f"expected a number or a text as {name}, got {type(value).__name__}")
-            if not isinstance(value, str) and not abs(value) <= LARGEST:
+            if isinstance(value, int | float) and not abs(value) <= LARGEST:
                 raise CourseError(f"expected a number of at most {LARGEST:g} as {name}, got {value}")
 
 
@@ -114,11 +120,15 @@ def collect_predictions(folder: Path | str) -> Collected:
 
 def _guesses(path: Path) -> Iterator[Guess | None]:
     """Yield the guesses of a file, None for a line that is none."""
-    if path.stat().st_size > MOST_BYTES:
+    try:
+        content = path.read_bytes() if path.stat().st_size <= MOST_BYTES else None
+    except OSError:
+        content = None
+    if content is None:
         yield None
         return
     known = {field.name for field in fields(Guess)}
-    for line in path.read_bytes().splitlines():
+    for line in content.splitlines():
         try:
             found = json.loads(line)
             yield Guess(**{name: value for name, value in found.items() if name in known})
