@@ -1,5 +1,6 @@
 """What many tests share: the embedded model, and a random one with sizes that are all different."""
 
+import os
 import signal
 from typing import Any
 
@@ -8,6 +9,8 @@ import torch
 
 import workbench as wb
 
+# Of the kernels, servers and commands that tests start, too: two threads on a busy machine are many times slower.
+os.environ["OMP_NUM_THREADS"] = "1"
 torch.set_num_threads(1)
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has background jobs ignore Ctrl-C, which is tested
 
