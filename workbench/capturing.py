@@ -132,7 +132,7 @@ def capture_tokens(
                 "show=True and on_token= follow a rollout token by token, but from elsewhere it comes as a whole; "
                 "leave them out"
             )
-        trace = remote.capture(model, spec, known, prompt, {**facts, "sampling": sampling})
+        trace = remote.capture(model, spec, known, prompt, source, {**facts, "sampling": sampling})
         if path:
             trace.save(path)
         return trace

@@ -95,16 +95,24 @@ def replay(
 
 
 def capture(
-    model: Model, spec: CaptureSpec, token_ids: Sequence[int], num_prompt_tokens: int, facts: Mapping[str, Any]
+    model: Model,
+    spec: CaptureSpec,
+    token_ids: Sequence[int],
+    num_prompt_tokens: int,
+    source: str,
+    facts: Mapping[str, Any],
 ) -> Trace:
-    """Have known tokens continued where the model is, then read there: while it generates nothing is recorded."""
+    """Have known tokens continued where the model is, then read there: while it generates nothing is recorded.
+
+    ``source`` says which of the token ids the model drew.
+    """
     started, sampling = time.monotonic(), facts["sampling"]
     limit = sampling["max_new_tokens"]
     ids = _generated(model, token_ids, limit, sampling["temperature"], sampling["seed"])
     trace = replay(model, spec, ids, num_prompt_tokens, facts)
     new = len(ids) - len(token_ids)
     cut = f"cut at {new} tokens" if new >= limit and ids[-1] not in model.end_token_ids else None
-    meta = {**trace.meta, "truncated": cut, "sources": {**trace.meta["sources"], "token_ids": "live"}}
+    meta = {**trace.meta, "truncated": cut, "sources": {**trace.meta["sources"], "token_ids": source}}
     meta["provenance"] = {**trace.provenance, "seconds": time.monotonic() - started}
     return Trace(trace.arrays, trace.spans, meta)
 
