@@ -2,11 +2,15 @@
 
 import { adoptPalette, watchTheme } from "./js/palette.js";
 import { counted, numberWords } from "./js/prediction_words.js";
-import { h, setData, setText } from "./js/surface.js";
+import { h, setText } from "./js/surface.js";
 
 function render({ model, el }) {
-  const root = h("section", { class: "moe-root moe-class", "aria-label": "predictions of the class", tabindex: "0" });
-  setData(root, "lm-suppress-shortcuts", "true");
+  const root = h("section", {
+    class: "moe-root moe-class",
+    "aria-label": "predictions of the class",
+    "data-lm-suppress-shortcuts": "true",
+    tabindex: "0",
+  });
   const read = () => model.send({ read: true });
   const head = h(
     "header",
