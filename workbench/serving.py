@@ -39,7 +39,7 @@ _PAGE = """{%- extends 'voila/templates/lab/index.html.j2' -%}
   <style>
     .jp-mod-noOutputs.jp-mod-noInput { display: none; }
     /* Nobody sees what comes after a question before they have guessed. */
-    .jp-Cell:has(.moe-prediction[data-state="asked"]) ~ .jp-Cell { display: none; }
+    #rendered_cells div:has(> .jp-Cell .moe-prediction[data-state="asked"]) ~ div { display: none; }
   </style>
   {{ super.super() }}
 {%- endblock notebook_css -%}
