@@ -137,12 +137,19 @@ def _generated(model: Model, token_ids: Sequence[int], limit: int, temperature: 
     }
     found = _run(model, _generate_changed if model.interventions else _generate, job, SPARE_BYTES, token_ids)
     pieces = found.get("token_ids")
-    if not isinstance(pieces, list) or not all(isinstance(one, Tensor) for one in pieces):
+    most = len(token_ids) + limit
+    # An expanded tensor takes few bytes on the way and any number of rows here.
+    if not isinstance(pieces, list) or not all(map(_holds_ids, pieces)) or sum(p.numel() for p in pieces) > 2 * most:
         raise ModelError(f"{_host(model)} answered without the tokens that were asked for")
-    ids = [int(i) for piece in pieces for i in piece.flatten()][: len(token_ids) + limit]
-    if ids[: len(token_ids)] != list(token_ids) or len(ids) == len(token_ids):
+    ids = [int(i) for piece in pieces for i in piece.flatten()][:most]
+    known = all(0 <= i < int(model.config.vocab_size) for i in ids)
+    if not known or ids[: len(token_ids)] != list(token_ids) or len(ids) == len(token_ids):
         raise ModelError(f"{_host(model)} answered with something else than a continuation of the tokens it was sent")
     return ids
+
+
+def _holds_ids(piece: Any) -> bool:
+    return isinstance(piece, Tensor) and piece.layout is torch.strided and piece.dtype in (torch.int32, torch.int64)
 
 
 def comparison(model: Model, token_ids: Sequence[int]) -> dict[str, NDArray[Any]]:
