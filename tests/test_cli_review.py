@@ -41,7 +41,9 @@ def test_help_shows_examples(capsys: pytest.CaptureFixture[str]) -> None:
     ):
         with pytest.raises(SystemExit, match="0"):
             main([command, "--help"])
-        assert example in capsys.readouterr().out
+        shown = capsys.readouterr().out
+        assert example in shown
+        assert "exit codes: 0 done" in shown
 
 
 def test_a_review_is_begun_over_what_the_filters_leave(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,7 +8,7 @@ from transformers import MixtralConfig
 import workbench as wb
 from workbench.course.parameters import PUBLISHED, count_parameters
 from workbench.families import ModelError
-from workbench.model import published_config
+from workbench.loading import published_config
 
 
 def by_hand(config: Any) -> dict[str, int]:

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from test_oracles import imported, original_layout
 
 import workbench as wb
-from workbench.model import published_config
+from workbench.loading import published_config
 
 SETTINGS = {
     "num_hidden_layers": 3,

@@ -21,7 +21,7 @@ from widgets.routing_facts import routing_facts
 from workbench.analysis.signals import MEASURED
 from workbench.analysis.token_set import TokenSet
 from workbench.catalogue import Catalogue
-from workbench.model import EMBEDDED_FOLDERS
+from workbench.loading import EMBEDDED_FOLDERS
 from workbench.review import CausalTest, Desk, Reviewer, ReviewError, StoreError, Verdict, begin_review, open_desk
 from workbench.review.exports import LEFT_OUT, NOTICE, write_csv, write_jsonl, write_log
 from workbench.review.report import write_report

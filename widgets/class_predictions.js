@@ -1,6 +1,6 @@
 // What a class guessed beside what was measured. Questions, choices and names are strangers': text nodes only.
 
-import { adoptPalette, watchTheme } from "./js/palette.js";
+import { mount } from "./js/mount.js";
 import { counted, numberWords } from "./js/prediction_words.js";
 import { h, setText } from "./js/surface.js";
 
@@ -34,17 +34,7 @@ function render({ model, el }) {
     error.hidden = !model.get("_error");
     body.replaceChildren(...questions.map(questionBlock));
   };
-  const adoptTheme = () => adoptPalette(root, el);
-  model.on("change:_facts change:_error", draw);
-  el.classList.add("moe-host");
-  el.append(root);
-  adoptTheme();
-  draw();
-  const stopTheme = watchTheme(adoptTheme);
-  return () => {
-    model.off("change:_facts change:_error", draw);
-    stopTheme();
-  };
+  return mount(root, { model, el, events: "change:_facts change:_error", draw });
 }
 
 function questionBlock(facts) {

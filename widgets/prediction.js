@@ -1,6 +1,6 @@
 // A guess before the measured answer. Texts are untrusted: text nodes only.
 
-import { themeName, watchTheme } from "./js/palette.js";
+import { mount } from "./js/mount.js";
 import { judged, numberWords, typedNumber } from "./js/prediction_words.js";
 import { h, setData, setText } from "./js/surface.js";
 import { inLanguage } from "./js/texts.js";
@@ -33,17 +33,7 @@ function render({ model, el, say }) {
     outcome.replaceChildren(...(known ? answerLines(found, unit, say) : []));
     setData(root, "state", known ? "known" : "asked");
   };
-  const adoptTheme = () => setData(root, "theme", themeName(el));
-  model.on("change:_outcome change:_error", draw);
-  el.classList.add("moe-host");
-  el.append(root);
-  adoptTheme();
-  draw();
-  const stopTheme = watchTheme(adoptTheme);
-  return () => {
-    model.off("change:_outcome change:_error", draw);
-    stopTheme();
-  };
+  return mount(root, { model, el, events: "change:_outcome change:_error", draw });
 }
 
 function chooser(choices, say, choose) {

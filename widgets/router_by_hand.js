@@ -1,6 +1,6 @@
 // One router by hand: a slider for each expert's logit. Texts are untrusted: text nodes only.
 
-import { themeName, watchTheme } from "./js/palette.js";
+import { mount } from "./js/mount.js";
 import { chosenWeights, comparison, formula, marginOf, signed, topExperts } from "./js/router_words.js";
 import { h, setData, setText } from "./js/surface.js";
 import { inLanguage } from "./js/texts.js";
@@ -66,17 +66,7 @@ function render({ model, el, say }) {
     back.disabled = logits.every((logit, expert) => logit === facts.start[expert]);
   }
 
-  const adoptTheme = () => setData(root, "theme", themeName(el));
-  model.on("change:logits", draw);
-  el.classList.add("moe-host");
-  el.append(root);
-  adoptTheme();
-  draw();
-  const stopTheme = watchTheme(adoptTheme);
-  return () => {
-    model.off("change:logits", draw);
-    stopTheme();
-  };
+  return mount(root, { model, el, events: "change:logits", draw });
 }
 
 function startWords(facts, say) {

@@ -10,7 +10,8 @@ if TYPE_CHECKING:
     from workbench.experiments.efforts import compare_efforts
     from workbench.experiments.sweeps import sweep
     from workbench.families import ModelError
-    from workbench.model import Model, load
+    from workbench.loading import load
+    from workbench.model import Model
     from workbench.sizing import estimate
     from workbench.spec import CaptureSpec
     from workbench.store import TraceStore
@@ -52,7 +53,7 @@ _HOME = {
     "compare_efforts": "workbench.experiments.efforts",
     "estimate": "workbench.sizing",
     "export_page": "widgets.export_page",
-    "load": "workbench.model",
+    "load": "workbench.loading",
     "open_trace": "workbench.trace_file",
     "replay": "workbench.capturing",
     "sweep": "workbench.experiments.sweeps",

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from workbench import cli_capture, cli_review, cli_transcripts
-from workbench.terminal import EXIT_CODES, printable
+from workbench.terminal import described, printable
 
 __all__ = ["main"]
 
@@ -48,12 +48,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     from workbench import __version__
 
-    parser = _described(argparse.ArgumentParser(prog="workbench"), EXAMPLES)
+    parser = described(argparse.ArgumentParser(prog="workbench"), EXAMPLES)
     parser.description = "See what a mixture-of-experts language model routes, attends to and thinks."
     parser.add_argument("--version", action="version", version=f"moe-workbench {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
-    lab = _described(commands.add_parser("lab", help="open JupyterLab on the first notebook or yours"), LAB_EXAMPLES)
+    lab = described(commands.add_parser("lab", help="open JupyterLab on the first notebook or yours"), LAB_EXAMPLES)
     lab.description = (
         "Open JupyterLab on this machine's loopback. Without a notebook it is the first one, or that of the course; "
         "they are copied to this folder when they are not here yet."
@@ -66,7 +66,7 @@ def _parser() -> argparse.ArgumentParser:
 
     cli_capture.add(commands)
 
-    opening = _described(commands.add_parser("open", help="open JupyterLab on a trace"), OPEN_EXAMPLES)
+    opening = described(commands.add_parser("open", help="open JupyterLab on a trace"), OPEN_EXAMPLES)
     opening.description = (
         "Open JupyterLab on a notebook that shows the trace in a TraceExplorer. "
         "The notebook lies beside the trace as TRACE.ipynb, and keeps what you add to it."
@@ -75,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     _server_options(opening)
     opening.set_defaults(run=_open)
 
-    size = _described(commands.add_parser("size", help="what a capture would take, before a download"), SIZE_EXAMPLES)
+    size = described(commands.add_parser("size", help="what a capture would take, before a download"), SIZE_EXAMPLES)
     size.description = "Print the bytes of weights, KV cache and every captured array of one rollout."
     size.add_argument("model", help="openai/gpt-oss-20b, openai/gpt-oss-120b, tiny, a folder or a hub id")
     size.add_argument("--tokens", type=int, required=True, metavar="N", help="prompt and completion")
@@ -84,12 +84,6 @@ def _parser() -> argparse.ArgumentParser:
 
     cli_transcripts.add(commands)
     cli_review.add(commands)
-    return parser
-
-
-def _described(parser: argparse.ArgumentParser, examples: str) -> argparse.ArgumentParser:
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.epilog = f"{examples}\n\n{EXIT_CODES}"
     return parser
 
 

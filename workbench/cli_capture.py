@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from workbench.terminal import EXIT_CODES, printable
+from workbench.terminal import described, printable
 
 if TYPE_CHECKING:
     from workbench.experiments.sweeps import Sweep
@@ -33,9 +33,8 @@ class PromptsError(ValueError):
 
 def add(commands: Any) -> None:
     """Add the command to the subparsers of ``workbench``."""
-    capture = commands.add_parser("capture", help="ask a model and save the traces of its answers")
-    capture.formatter_class = argparse.RawDescriptionHelpFormatter
-    capture.epilog = f"{EXAMPLES}\n\n{EXIT_CODES}"
+    parser = commands.add_parser("capture", help="ask a model and save the traces of its answers")
+    capture = described(parser, EXAMPLES)
     capture.description = (
         "Ask a question and save what the model does at every token; Ctrl-C saves what is done. With a file of\n"
         "prompts, save the rollouts of all into a store, without attention; the same command goes on where it was\n"

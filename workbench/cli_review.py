@@ -9,7 +9,7 @@ from typing import Any
 
 from workbench.course.predictions import FOLDER_VARIABLE
 from workbench.serving import FIRST_PORT, ServingError, serve_notebook
-from workbench.terminal import printable
+from workbench.terminal import described, printable
 
 __all__ = ["add"]
 
@@ -40,7 +40,7 @@ _FILTERS = {
 def add(commands: Any) -> None:
     """Add both commands to the subparsers of ``workbench``."""
     review = commands.add_parser("review", help="open the review desk of a store, or begin a review")
-    _described(review, REVIEW_EXAMPLES)
+    described(review, REVIEW_EXAMPLES)
     review.description = (
         "Serve the review desk alone, on this machine's loopback, for people who do not code. Without --reviewer the "
         "page asks who is there; names are stated, not proven. With --begin a review is begun instead, over all "
@@ -55,7 +55,7 @@ def add(commands: Any) -> None:
     review.set_defaults(run=_review)
 
     serve = commands.add_parser("serve", help="show a notebook without its code, for a class")
-    _described(serve, SERVE_EXAMPLES)
+    described(serve, SERVE_EXAMPLES)
     serve.description = (
         "Serve a notebook as a page without its code, on this machine's loopback behind a token. Each browser has a "
         "kernel of its own, which stops when its page is closed."
@@ -69,11 +69,6 @@ def add(commands: Any) -> None:
         "--ready", type=int, default=0, metavar="N", help="run the notebook in N kernels before the class comes"
     )
     serve.set_defaults(run=_serve)
-
-
-def _described(parser: argparse.ArgumentParser, examples: str) -> None:
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.epilog = examples
 
 
 def _server_options(parser: argparse.ArgumentParser) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from workbench.terminal import EXIT_CODES, printable
+from workbench.terminal import described, printable
 
 __all__ = ["add"]
 
@@ -28,7 +28,7 @@ SUFFIXES = {"inspect": ".eval", "jsonl": ".jsonl", "inif": ".inif.json", "html":
 def add(commands: Any) -> None:
     """Add both commands to the subparsers of ``workbench``."""
     reading = commands.add_parser("import", help="read transcripts of other tools and servers into a store")
-    _described(reading, IMPORT_EXAMPLES)
+    described(reading, IMPORT_EXAMPLES)
     reading.description = (
         "Read transcripts and save each as a trace: Inspect logs, INIF, JSON lines of messages, chat completions and "
         "responses with their streams, harmony text. Without --replay a trace holds tokens and messages only. "
@@ -41,7 +41,7 @@ def add(commands: Any) -> None:
     reading.set_defaults(run=_import)
 
     writing = commands.add_parser("export", help="write what was said in a store for other tools")
-    _described(writing, EXPORT_EXAMPLES)
+    described(writing, EXPORT_EXAMPLES)
     writing.description = (
         "Write the messages and tokens of every trace of a store; the model's internals stay in it. "
         "html is one page to read, with raw chains of thought folded; the other formats can be imported again."
@@ -51,11 +51,6 @@ def add(commands: Any) -> None:
     writing.add_argument("--out", type=Path, metavar="FILE", help="default: the store's name, here")
     writing.add_argument("--overwrite", action="store_true", help="replace FILE if it exists")
     writing.set_defaults(run=_export)
-
-
-def _described(parser: argparse.ArgumentParser, examples: str) -> None:
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.epilog = f"{examples}\n\n{EXIT_CODES}"
 
 
 def _import(options: argparse.Namespace) -> None:
@@ -107,7 +102,7 @@ def _maker(name: str, replaying: bool) -> Any:
         import workbench as wb
 
         return partial(wb.replay, wb.load(name))
-    from workbench.model import load_tokenizer
+    from workbench.loading import load_tokenizer
     from workbench.transcripts.as_trace import to_trace
 
     return partial(to_trace, load_tokenizer(name))

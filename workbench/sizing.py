@@ -11,7 +11,8 @@ import psutil
 import torch
 
 from workbench.families import ModelError, family_of
-from workbench.model import Model, published_config
+from workbench.loading import published_config
+from workbench.model import Model
 from workbench.ring import STRETCH_ROWS, STRETCHES
 from workbench.rollout import READ_CHUNK
 from workbench.spec import CaptureSpec

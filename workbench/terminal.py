@@ -1,10 +1,18 @@
 """What commands print: text of models and files made safe, and what exit codes mean."""
 
+import argparse
 import re
 
-__all__ = ["EXIT_CODES", "printable"]
+__all__ = ["described", "printable"]
 
 EXIT_CODES = "exit codes: 0 done, 2 something you can put right, named in the last line, 130 Ctrl-C"
+
+
+def described(parser: argparse.ArgumentParser, examples: str) -> argparse.ArgumentParser:
+    """Give a command's help its examples and exit codes, with lines as they are written."""
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = f"{examples}\n\n{EXIT_CODES}"
+    return parser
 
 
 def printable(text: str) -> str:

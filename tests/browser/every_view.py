@@ -26,7 +26,7 @@ from workbench.course.router_training import RouterRecipe, text_contexts, train_
 from workbench.experiments.continuation import continue_from  # noqa: E402
 from workbench.experiments.described import experiment_from  # noqa: E402
 from workbench.experiments.suppression import suppression  # noqa: E402
-from workbench.model import load_tokenizer  # noqa: E402
+from workbench.loading import load_tokenizer  # noqa: E402
 from workbench.review import open_desk  # noqa: E402
 
 SUM = "47 + 85 = ?"

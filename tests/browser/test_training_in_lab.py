@@ -7,7 +7,7 @@ from playwright.sync_api import expect
 CELLS = [
     "from widgets.training_view import TrainingView\n"
     "from workbench.course.router_training import RouterRecipe, text_contexts, train_router\n"
-    "from workbench.model import load_tokenizer\n"
+    "from workbench.loading import load_tokenizer\n"
     "contexts = text_contexts(load_tokenizer(), num_texts=30)\n"
     "short = TrainingView('with a <b>loss</b>', 60).watch(train_router(contexts, RouterRecipe(0.1), 60))",
     "long = TrainingView('without', 1_000_000)\nsteps = long.watch(train_router(contexts, RouterRecipe(), 1_000_000))",

@@ -15,7 +15,7 @@ from workbench.course.router_training import (
     train_router,
 )
 from workbench.course.training_steps import TrainingStep, load_summary
-from workbench.model import load_tokenizer
+from workbench.loading import load_tokenizer
 
 STEPS = 120
 

@@ -15,7 +15,8 @@ from workbench.analysis.faithfulness import AnswerCurve, HintTest, Resampling
 from workbench.capturing import capture
 from workbench.course.predictions import CourseError
 from workbench.experiments.faithfulness import HintPair, Thoughts, early_answering, hint_test, resample, think
-from workbench.model import Model, load
+from workbench.loading import load
+from workbench.model import Model
 from workbench.tiny.grammar.additions import draw_addition, with_hint
 from workbench.trace import Trace
 

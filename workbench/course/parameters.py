@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import torch
 
 from workbench.families import ModelError, family_of
-from workbench.model import published_config
+from workbench.loading import published_config
 
 __all__ = ["PUBLISHED", "ParameterCounts", "Published", "count_parameters"]
 

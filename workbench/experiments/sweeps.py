@@ -16,7 +16,8 @@ from workbench.analysis.reasoning import final_answer, same_answer
 from workbench.capturing import Conversation, asked_question
 from workbench.experiments.efforts import LIGHT, check_rollouts, rollout_seed
 from workbench.families import ModelError
-from workbench.model import Model, load
+from workbench.loading import load
+from workbench.model import Model
 from workbench.scale.local import LocalEngine
 from workbench.scale.on_ray import RayEngine, Unloaded
 from workbench.scale.rollouts import Engine, Job, Stored, job_of, path_of

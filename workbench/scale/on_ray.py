@@ -18,7 +18,8 @@ from typing import Any, NamedTuple, Self
 import torch
 
 from workbench.families import ModelError
-from workbench.model import EMBEDDED_FOLDERS, Model, load, load_tokenizer, published_config
+from workbench.loading import EMBEDDED_FOLDERS, load, load_tokenizer, published_config
+from workbench.model import Model
 from workbench.scale.rollouts import Done, Job, Stored, generate, identity
 from workbench.store import TraceStore
 

@@ -32,7 +32,8 @@ from tqdm import tqdm
 from workbench.analysis import signals as signal
 from workbench.analysis.statistics import wilson_interval
 from workbench.capturing import replay
-from workbench.model import Model, load
+from workbench.loading import load
+from workbench.model import Model
 from workbench.spec import CaptureSpec
 
 from .grammar import EFFORTS, Example, additions, mixture, safety
