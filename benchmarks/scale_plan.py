@@ -110,9 +110,9 @@ def hours() -> str:
             f"on {GPUS} GPUs",
             "cost",
             "a worker writes, router",
-            "which takes",
+            "of generating",
             "all but the residual stream",
-            "which takes",
+            "of generating",
         )
     ]
     for rate in TOKENS_PER_GPU_SECOND:

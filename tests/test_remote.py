@@ -2,6 +2,7 @@
 
 import io
 import json
+import select
 import socket
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 import workbench as wb
 from workbench.experiments.attention import AblateHead, MoveSink
+from workbench.experiments.continuation import continue_from
 from workbench.experiments.experiment import Changed, experiment
 from workbench.experiments.experts import Force, MeanOutput, RouteAround, Scale, Swap, ZeroContribution
 from workbench.experiments.intervening import Intervention, Reading, intervene
@@ -67,7 +69,10 @@ def address(tiny: wb.Model) -> Iterator[str]:
     command = [sys.executable, str(SERVER), str(tiny.folder), KEY]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        yield process.stdout.readline().strip()
+        ready, _, _ = select.select([process.stdout], [], [], 120)
+        address = process.stdout.readline().strip() if ready else "nothing in two minutes"
+        assert address.startswith("http://"), address
+        yield address
         process.terminate()
 
 
@@ -248,7 +253,11 @@ def test_loading_sends_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     [
         ("vllm", r"expected remote=True \(NDIF\), remote='local' .* vLLM is not among them"),
         ("ftp://127.0.0.1/x", r"the address of a server of NDIF's kind"),
-        (f"https://me:{KEY}@example.org", r"without user or query"),
+        (f"https://me:{KEY}@example.org", r"without user, query or fragment"),
+        ("https://example.org/#part", r"without user, query or fragment"),
+        ("https://example.org/a path", r"without user, query or fragment"),
+        ("http://127.0.0.1:abc", r"the address of a server"),
+        ("http://127.0.0.1:99999", r"the address of a server"),
         ("http://example.org:5001", r"expected https for example\.org, which is not this machine"),
     ],
 )
@@ -328,6 +337,87 @@ def test_a_result_elsewhere_without_tls_is_refused(served: wb.Model) -> None:
         served.remote = server.url.removesuffix("/v1")
         with pytest.raises(wb.ModelError, match=r"keeps the result at http://example\.org, without TLS; refused"):
             wb.replay(served, [5, 3, 8])
+
+
+@pytest.mark.parametrize("redirected", [0, 1], ids=["the job", "its status"])
+def test_a_redirect_does_not_carry_the_key_elsewhere(redirected: int, served: wb.Model) -> None:
+    with serving(reply({"id": "a", "status": "RECEIVED"})) as elsewhere:
+        answers = [reply({"id": "a", "status": "RECEIVED"}), reply({"id": "a", "status": "RECEIVED"})]
+        answers[redirected] = reply(b"", 302, Location=f"{elsewhere.url}/request")
+        with serving(*answers) as server:
+            served.remote = server.url.removesuffix("/v1")
+            with pytest.raises(wb.ModelError, match="302"):
+                wb.replay(served, [5, 3, 8])
+        assert server.asked[0].headers["ndif-api-key"] == KEY
+        assert elsewhere.asked == []
+
+
+def test_what_a_server_says_is_not_printed(
+    served: wb.Model, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("workbench.ndif.POLL_SECONDS", 0.01)
+    told = [{"id": "a", "status": status, "description": f"\x1b[2J key {KEY}"} for status in ("QUEUED", "RUNNING")]
+    done = reply({"id": "a", "status": "ERROR", "description": "the end"})
+    with serving(reply(told[0]), *map(reply, told), done) as server:
+        served.remote = server.url.removesuffix("/v1")
+        with pytest.raises(wb.ModelError, match="the end"):
+            wb.replay(served, [5, 3, 8])
+    printed = "".join(capfd.readouterr())
+    assert KEY not in printed
+    assert "\x1b[2J" not in printed
+
+
+def test_a_proxy_of_the_environment_does_not_see_this_machine(
+    served: wb.Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serving(reply({"detail": "proxied"}, 500)) as proxy, serving(reply({"detail": "direct"}, 500)) as server:
+        for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+            monkeypatch.setenv(name, proxy.url)
+        monkeypatch.delenv("NO_PROXY", raising=False)
+        served.remote = server.url.removesuffix("/v1")
+        with pytest.raises(wb.ModelError, match="direct"):
+            wb.replay(served, [5, 3, 8])
+    assert proxy.asked == []
+
+
+def test_a_status_without_end_and_a_job_that_nobody_knows_are_given_up(
+    served: wb.Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workbench.ndif.POLL_SECONDS", 0.001)
+    monkeypatch.setattr("workbench.ndif.UNKNOWN_POLLS", 3)
+    began = reply({"id": "a", "status": "RECEIVED"})
+    with serving(began, reply({"id": "a", "status": "RUNNING", "description": "x" * (1 << 20)})) as server:
+        served.remote = server.url.removesuffix("/v1")
+        with pytest.raises(wb.ModelError, match=r"larger than the 1,048,576 bytes"):
+            wb.replay(served, [5, 3, 8])
+    with serving(began, reply({}, 404)) as server:
+        served.remote = server.url.removesuffix("/v1")
+        with pytest.raises(wb.ModelError, match="does not know the job that it took"):
+            wb.replay(served, [5, 3, 8])
+        assert len(server.asked) == 1 + 4
+
+
+def test_a_path_that_cannot_be_is_said_before_anything_is_sent(served: wb.Model, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with serving(reply({}, 500)) as server:
+        served.remote = server.url.removesuffix("/v1")
+        with pytest.raises(wb.TraceError, match=r"cannot make the folder of .*trace\.safetensors"):
+            wb.capture(served, QUESTION, path=tmp_path / "file" / "trace.safetensors")
+    assert server.asked == []
+
+
+def test_changes_by_channel_are_refused_before_anything_is_sent(served: wb.Model, baseline: wb.Trace) -> None:
+    with serving(reply({}, 500)) as server:
+        served.remote = server.url.removesuffix("/v1")
+        with pytest.raises(wb.ModelError, match="generates elsewhere, where no channel is told"):
+            experiment(served, baseline, RouteAround({1: [3]}, "final"), controls=2)
+    assert server.asked == []
+
+
+def test_what_was_drawn_there_is_told_from_what_was_written(far: wb.Model, baseline: wb.Trace) -> None:
+    found = continue_from(far, baseline, len(baseline) - 5, max_new_tokens=4)
+    start, kept = baseline.num_prompt_tokens, len(baseline) - 5
+    assert found.meta["sources"]["token_ids"] == f"live, tokens {start}–{kept - 1} replay"
 
 
 def test_a_status_that_fails_is_asked_for_again(served: wb.Model, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -294,6 +294,15 @@ def test_a_model_elsewhere_is_told_by_where_it_runs() -> None:
     }
 
 
+def test_models_of_two_servers_are_two_models(monkeypatch: pytest.MonkeyPatch) -> None:
+    there = wb.load("tiny", remote=True)
+    known = [identity(there)]
+    for host in ("https://one.example", "https://two.example"):
+        monkeypatch.setenv("NDIF_HOST", host)
+        known.append(identity(there))
+    assert [each["remote"] for each in known] == ["https://api.ndif.us", "https://one.example", "https://two.example"]
+
+
 def test_cost_is_counted_and_projected() -> None:
     spent = Spent(workers=2, left=40)
     assert (spent.progress(), str(spent)) == ("", "nothing was missing")

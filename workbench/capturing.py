@@ -21,6 +21,7 @@ from workbench.shards import ShardWriter, remove_shards
 from workbench.sizing import check_room
 from workbench.spec import CaptureSpec
 from workbench.trace import Trace
+from workbench.trace_file import make_place
 from workbench.transcripts.rendering import Rendered, render_transcript
 from workbench.transcripts.transcript import Transcript
 
@@ -132,6 +133,8 @@ def capture_tokens(
                 "show=True and on_token= follow a rollout token by token, but from elsewhere it comes as a whole; "
                 "leave them out"
             )
+        if path:
+            make_place(path)  # before it costs anything
         trace = remote.capture(model, spec, known, prompt, source, {**facts, "sampling": sampling})
         if path:
             trace.save(path)

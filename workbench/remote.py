@@ -30,7 +30,7 @@ from workbench.sizing import capture_bytes
 from workbench.spec import CaptureSpec
 from workbench.trace import Trace
 
-__all__ = ["Place", "capture", "comparison", "place_of", "replay"]
+__all__ = ["Place", "capture", "comparison", "host_of", "place_of", "replay"]
 
 KEY_VARIABLE, HOST_VARIABLE, HOST = "NDIF_API_KEY", "NDIF_HOST", "https://api.ndif.us"
 
@@ -140,11 +140,11 @@ def _generated(model: Model, token_ids: Sequence[int], limit: int, temperature: 
     most = len(token_ids) + limit
     # An expanded tensor takes few bytes on the way and any number of rows here.
     if not isinstance(pieces, list) or not all(map(_holds_ids, pieces)) or sum(p.numel() for p in pieces) > 2 * most:
-        raise ModelError(f"{_host(model)} answered without the tokens that were asked for")
+        raise ModelError(f"{host_of(model)} answered without the tokens that were asked for")
     ids = [int(i) for piece in pieces for i in piece.flatten()][:most]
     known = all(0 <= i < int(model.config.vocab_size) for i in ids)
     if not known or ids[: len(token_ids)] != list(token_ids) or len(ids) == len(token_ids):
-        raise ModelError(f"{_host(model)} answered with something else than a continuation of the tokens it was sent")
+        raise ModelError(f"{host_of(model)} answered with something else than a continuation of what it was sent")
     return ids
 
 
@@ -169,7 +169,7 @@ def _stamp(model: Model, dtype: str) -> dict[str, Any]:
         "device": "remote",
         "dtype": dtype,
         "experts_implementation": None,
-        "remote": {"host": _host(model), "through": f"nnsight {version('nnsight')}"},
+        "remote": {"host": host_of(model), "through": f"nnsight {version('nnsight')}"},
     }
 
 
@@ -284,7 +284,7 @@ def _run(model: Model, work: Work, job: dict[str, Any], max_bytes: int, token_id
         work(model.nnsight, backend, job, ids)
         found: Any = backend.wait().get("found")
     if not isinstance(found, dict):
-        raise ModelError(f"{_host(model)} answered without what was asked for")
+        raise ModelError(f"{host_of(model)} answered without what was asked for")
     return found
 
 
@@ -294,7 +294,7 @@ def _backend(model: Model, max_bytes: int) -> Any:
     key = os.environ.get(KEY_VARIABLE, "").strip()
     if not key:
         raise ModelError(
-            f"{model.name} runs on {_host(model)}, which needs a key in the environment variable {KEY_VARIABLE}; it "
+            f"{model.name} runs on {host_of(model)}, which needs a key in the environment variable {KEY_VARIABLE}; it "
             "is not set, and nothing was sent. Keys: https://login.ndif.us."
         )
     try:
@@ -304,9 +304,9 @@ def _backend(model: Model, max_bytes: int) -> Any:
         why = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise ModelError(
             f"{model.name!r} could not be looked up on the hub, by whose name a server knows it ({why}). Nothing was "
-            f"sent to {_host(model)}."
+            f"sent to {host_of(model)}."
         ) from error
-    return Backend(model_key, _host(model), key, model.nnsight._remoteable_get_env(), max_bytes)
+    return Backend(model_key, host_of(model), key, model.nnsight._remoteable_get_env(), max_bytes)
 
 
 @contextmanager
@@ -323,13 +323,14 @@ def _saying(model: Model) -> Iterator[None]:
         key, why = os.environ.get(KEY_VARIABLE, "").strip(), " ".join(str(error).split())
         why = (why.replace(key, "…") if key else why)[-400:]
         raise ModelError(
-            f"{model.name} did not run on {_host(model)}: {why or type(error).__name__}. Nothing came back. Which "
+            f"{model.name} did not run on {host_of(model)}: {why or type(error).__name__}. Nothing came back. Which "
             "models are resident there: print(nnsight.status()). What a server cannot show, leave out: "
             "CaptureSpec(router=False), for one."
         ) from None
 
 
-def _host(model: Model) -> str:
+def host_of(model: Model) -> str:
+    """Return the address of the server that runs a model: its own, the environment's, or NDIF's."""
     if model.remote == "local":
         return "local"
     host = model.remote if isinstance(model.remote, str) else os.environ.get(HOST_VARIABLE, "").strip() or HOST
@@ -358,19 +359,33 @@ def _check_shapes(model: Model, spec: CaptureSpec, plan: HookPlan, shown: Mappin
     if "lens_token_ids" in spec.wanted():
         expected |= dict.fromkeys(("lens_token_ids", "lens_logprobs"), (*residual, spec.lens_top))
     _check(model, shown, expected)
+    vocabulary = int(model.config.vocab_size)
+    limits = {"expert_indices": model.num_experts, "top_token_ids": vocabulary, "lens_token_ids": vocabulary}
+    for name, limit in limits.items():
+        if name in expected and not _within(shown[name], limit):
+            raise ModelError(f"{host_of(model)} answered with {name} that are no integers from 0 to {limit - 1}")
+    if plan.attention and max(shown[name].shape[-1] for name in ("rotary_cos", "rotary_sin")) > model.d_head:
+        raise ModelError(f"{host_of(model)} answered with rotary angles for more than the {model.d_head} of a head")
+
+
+def _within(ids: Tensor, limit: int) -> bool:
+    if ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool:
+        return False
+    return not ids.numel() or (int(ids.min()) >= 0 and int(ids.max()) < limit)
 
 
 def _check(model: Model, shown: Mapping[str, Any], expected: Mapping[str, tuple[int, ...]]) -> None:
     for name, shape in expected.items():
-        got = tuple(shown[name].shape) if isinstance(shown.get(name), Tensor) else None
+        one = shown.get(name)
+        got = tuple(one.shape) if isinstance(one, Tensor) and one.layout is torch.strided else None
         if (
             got is None
             or len(got) != len(shape)
             or any(want not in (-1, have) for want, have in zip(shape, got, strict=True))
         ):
             raise ModelError(
-                f"{_host(model)} answered with {name} of shape {got}, expected {shape}: the model there is not "
+                f"{host_of(model)} answered with {name} of shape {got}, expected {shape}: the model there is not "
                 f"{model.name} as it is configured here, or another nnsight runs it"
             )
     if extra := sorted(shown.keys() - expected.keys()):
-        raise ModelError(f"{_host(model)} answered with {extra[0]!r}, which was not asked for")
+        raise ModelError(f"{host_of(model)} answered with {extra[0]!r}, which was not asked for")

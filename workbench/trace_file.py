@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from workbench.trace import Span, Trace, TraceError
 
-__all__ = ["FORMAT", "VERSION", "open_trace", "save_trace"]
+__all__ = ["FORMAT", "VERSION", "make_place", "open_trace", "save_trace"]
 
 FORMAT = "moe-workbench-trace"
 VERSION = 1
@@ -65,6 +65,14 @@ def save_trace(trace: Trace, path: str | os.PathLike[str], *, durable: bool = Tr
         _write(path, header, arrays, durable)
     except OSError as error:
         raise TraceError(_unwritable(path, needed, error)) from error
+
+
+def make_place(path: str | os.PathLike[str]) -> None:
+    """Make the folder that a trace is to be written to. Raises `TraceError` where it cannot be."""
+    try:
+        Path(path).absolute().parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise TraceError(f"cannot make the folder of {path}: {error}. Choose another path.") from error
 
 
 def open_trace(path: str | os.PathLike[str]) -> Trace:

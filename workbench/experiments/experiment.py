@@ -182,6 +182,8 @@ def experiment(
     if generate:
         check_model(model, baseline)
         _sampling(baseline)
+        with intervene(model, wanted, num_prompt_tokens=baseline.num_prompt_tokens) as reading:
+            reading.require_generating()
     jobs: list[tuple[tuple[Intervention, ...], tuple[Match, ...]]] = [(wanted, ())]
     if controls:
         jobs += _controls(unchanged, wanted, controls, tolerance, seed)

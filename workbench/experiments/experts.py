@@ -85,7 +85,8 @@ class _Choice(ExpertIntervention):
         """Choose again, by changed scores, behind the router."""
         # The edit goes along to a model that is elsewhere, so it holds plain values, no object of ours.
         router, route = _router(reading.model, layer)
-        experts, shared, changed = torch.tensor(list(self.experts[layer])), reading.shared, self._score
+        here = None if reading.model.remote else router.weight.device
+        experts, shared, changed = torch.tensor([*self.experts[layer]], device=here), reading.shared, self._score
         score, weigh = route.score, route.weigh
 
         def again(output: Any, rows: Rows) -> Any:
@@ -248,7 +249,10 @@ class Swap(ExpertIntervention):
 
     def attach_layer(self, reading: Reading, layer: int) -> None:
         """Call the experts with j in the places of i."""
-        becomes = torch.arange(reading.model.num_experts)
+        model = reading.model
+        module = model.layers[layer].get_submodule(model.family.experts)
+        here = None if model.remote else next(module.parameters()).device
+        becomes = torch.arange(model.num_experts, device=here)
         for i, j in self.experts[layer].items():
             becomes[i] = j
 

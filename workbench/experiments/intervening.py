@@ -184,10 +184,15 @@ class Reading:
                     + "Choose other tokens."
                 )
 
+    def require_generating(self) -> None:
+        """Raise `ModelError` where the model runs elsewhere and cannot generate with these changes."""
+        if self.model.remote and self._by_channel:
+            raise ModelError(f"{self.model.name} generates elsewhere, where no channel is told; name completion")
+
     def _to_send(self, token_ids: Sequence[int], new: int) -> tuple[dict[Place, Any], dict[Any, Any]]:
         """Return the changes at each place of a model elsewhere, with the rows they are for, and what they share."""
-        if new and self._by_channel:
-            raise ModelError(f"{self.model.name} generates elsewhere, where no channel is told; name completion")
+        if new:
+            self.require_generating()
         self.would_touch([*token_ids, *[-1] * new])
         self.shared.clear()
         found: dict[Place, Any] = {}

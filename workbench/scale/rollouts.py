@@ -13,6 +13,7 @@ import torch
 from workbench.batched_capture import Prompt, capture_batch
 from workbench.capturing import capture
 from workbench.model import Model
+from workbench.remote import host_of
 from workbench.spec import CaptureSpec
 from workbench.store import TraceStore
 from workbench.trace import Trace
@@ -130,7 +131,7 @@ def identity(model: Model) -> dict[str, Any]:
     """Return what tells a model from another: its name, revision, weights, dtype, and what changes it now."""
     known: dict[str, Any] = {"model": model.name, "revision": model.revision, "dtype": model.dtype}
     if model.remote and model.remote != "local":  # its weights are not here, so only where it runs is known
-        known |= {"weights": "not available", "remote": model.remote}
+        known |= {"weights": "not available", "remote": host_of(model)}
     else:
         on_disk = model.weights_hash
         known["weights"] = _fingerprint(model) if on_disk == "not available" else on_disk
