@@ -73,3 +73,8 @@ def test_what_fails_in_a_training_is_not_hidden() -> None:
     with pytest.raises(ZeroDivisionError, match="of the training"):
         view.watch(failing())
     assert (view._ended, view._facts["done"]) == ("failed", 2)
+
+
+def test_a_training_has_steps() -> None:
+    with pytest.raises(ValueError, match="expected at least one step to show, got 0"):
+        TrainingView("none", 0)

@@ -43,7 +43,9 @@ class TrainingView(anywidget.AnyWidget):
     _ended = traitlets.Unicode(help="empty while it runs; finished, stopped or failed").tag(sync=True)
 
     def __init__(self, title: str, steps: int) -> None:
-        """Make the view; `watch` shows it and fills it."""
+        """Make the view; `watch` shows it and fills it. Raises `ValueError` for less than one step."""
+        if steps < 1:
+            raise ValueError(f"expected at least one step to show, got {steps}")
         super().__init__(title=title, steps=steps, _per_column=-(-steps // MOST_COLUMNS))
         self._work = Interruptible()
         self.on_msg(self._heard)

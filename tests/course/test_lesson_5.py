@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from .runner import run_lesson
+from runner import run_lesson
 
 WRONG = [
     ["answer = row_sink / (row_sink + row_scores.sum())", "answer = np.exp(row_sink) / np.exp(row_scores).sum()"],

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from .runner import run_lesson
+from runner import run_lesson
 
 WRONG = [
     ["answer = len(analysis)", "answer = len(trace.analysis_text)"],
