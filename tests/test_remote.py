@@ -414,6 +414,23 @@ def test_changes_by_channel_are_refused_before_anything_is_sent(served: wb.Model
     assert server.asked == []
 
 
+def test_sweeps_and_efforts_run_there(far: wb.Model, tiny: wb.Model, tmp_path: Path) -> None:
+    light = wb.CaptureSpec(attention=False, lens=False)
+    plan: dict[str, Any] = {"efforts": ("low", "medium"), "samples": 1, "temperature": 0, "capture": light}
+    there, here = (
+        wb.sweep(model, ["2 + 3 = ?", "41 + 7 = ?"], store=tmp_path / name, **plan)
+        for name, model in (("there", far), ("here", tiny))
+    )
+    assert len(there) == 4
+    assert [row["answer"] for row in there.rows()] == [row["answer"] for row in here.rows()]
+    ids = [
+        [runs[effort][0].arrays["token_ids"].tolist() for effort in plan["efforts"]]
+        for runs in (wb.compare_efforts(model, "41 + 7 = ?", **plan) for model in (far, tiny))
+    ]
+    assert ids[0] == ids[1]
+    assert ids[0][0] != ids[0][1]
+
+
 def test_what_was_drawn_there_is_told_from_what_was_written(far: wb.Model, baseline: wb.Trace) -> None:
     found = continue_from(far, baseline, len(baseline) - 5, max_new_tokens=4)
     start, kept = baseline.num_prompt_tokens, len(baseline) - 5
