@@ -11,9 +11,11 @@ from workbench.course.predictions import CourseError, Guess, record_guess
 def test_guesses_are_counted_between_edges_that_take_in_what_was_measured(tmp_path: Path) -> None:
     for guess in (2, 2, 4, 8):
         record_guess(Guess("How many?", guess, 10, "experts"), tmp_path)
+    record_guess(Guess("How long?", 3, 44), tmp_path)
+    record_guess(Guess("How long?", 3, 7), tmp_path)  # another kernel measured something else
     for choice in ("up", "down", "up"):
         record_guess(Guess("Which?", choice, "left"), tmp_path)
-    many, which = ClassPredictions(tmp_path)._facts["questions"]
+    many, long, which = ClassPredictions(tmp_path)._facts["questions"]
     assert [(bar["range"], bar["count"], bar["measured"]) for bar in many["bars"]] == [
         ([2, 4], 2, False),
         ([4, 6], 1, False),
@@ -27,6 +29,7 @@ def test_guesses_are_counted_between_edges_that_take_in_what_was_measured(tmp_pa
         ("up", 2, False),
     ]
     assert which["median"] is None
+    assert long["measured"] == [7, 44]
 
 
 @pytest.mark.parametrize("numbers", [(0.3, 0.1 + 0.2), (0, 0), (1e15, -1e15), (5, 5)])

@@ -68,7 +68,7 @@ def _question(guesses: Sequence[Guess]) -> dict[str, Any]:
         "unit": first.unit,
         "bars": bars,
         "median": middle,
-        "measured": sorted({guess.answer for guess in guesses}, key=str),
+        "measured": sorted({guess.answer for guess in guesses}, key=lambda answer: (isinstance(answer, str), answer)),
         "guesses": [[guess.who, guess.guess, guess.time] for guess in guesses],
     }
 

@@ -161,6 +161,7 @@ class LabNotebook:
             "name => window.jupyterapp.commands.execute('apputils:change-theme', {theme: name})", THEMES[theme]
         )
         self.page.wait_for_selector(f'body[data-jp-theme-light="{wanted}"]', state="attached", timeout=30_000)
+        self.page.wait_for_selector("#jupyterlab-splash", state="detached", timeout=30_000)  # it covers the page
 
     def keep_widget_state(self, kept: bool) -> None:
         """Say whether notebooks are saved with the state of their views; the server keeps it for later tests too."""
